@@ -1,0 +1,54 @@
+# `make demo` and `make test` set up everything they need in .venv; nothing else is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The torch requirement. `auto`: without an NVIDIA GPU the CPU build is taken where the index offers it
+# (hundreds of megabytes instead of gigabytes), otherwise plain torch. Anything pip accepts may be given instead:
+#     make test TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= auto
+TORCH_CPU ?= torch==2.13.0+cpu
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/sparsentropy demo --out demo-run
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(PIP) install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) demo-run
+
+$(VENV)/.torch: | $(VENV)/bin/python
+ifeq ($(TORCH),auto)
+	@if command -v nvidia-smi >/dev/null 2>&1; then \
+		$(PIP) install --quiet torch; \
+	else \
+		$(PIP) install --quiet '$(TORCH_CPU)' 2>/dev/null \
+			|| { echo 'no CPU build of torch on this index; installing the default one (several GB)'; $(PIP) install --quiet torch; }; \
+	fi
+else
+	$(PIP) install --quiet $(TORCH)
+endif
+	@touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""sparsentropy: sparse codes with uncertainty and with no penalty to tune."""
