@@ -1,0 +1,168 @@
+"""What the pictures show, read back from the axes."""
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from sparsentropy import plotting
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_nothing_touches_pyplot():
+    code = "import sys, sparsentropy.plotting; print('matplotlib.pyplot' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    )
+
+
+ATOMS = np.random.default_rng(0).normal(size=(7, 48))
+CODES = np.random.default_rng(1).laplace(size=(50, 7))
+DRAWINGS = {
+    "dictionary": lambda ax: plotting.dictionary(ATOMS, ax, patch_shape=(6, 8)),
+    "dictionary colour": lambda ax: plotting.dictionary(ATOMS, ax, patch_shape=(4, 4, 3)),
+    "lower_bound": lambda ax: plotting.lower_bound([1.0, 2.0, 2.5], ax),
+    "lower_bound one sweep": lambda ax: plotting.lower_bound([1.0], ax),
+    "lower_bound held out": lambda ax: plotting.lower_bound([1.0, 2.0], ax, held_out=[0.9, 1.8]),
+    "lower_bound constant": lambda ax: plotting.lower_bound([2.0, 2.0], ax, held_out=2.0),
+    "noise": lambda ax: plotting.noise([0.3, 0.2], ax),
+    "noise zero": lambda ax: plotting.noise([0.0], ax),
+    "prior_scales": lambda ax: plotting.prior_scales([0.1, 0.4, 0.2], ax),
+    "prior_scales equal": lambda ax: plotting.prior_scales([0.1, 0.1], ax),
+    "prior_scales unused": lambda ax: plotting.prior_scales([0.1, 1e-12, 0.0], ax),
+    "prior_scales none": lambda ax: plotting.prior_scales([0.0], ax),
+    "sparsity": lambda ax: plotting.sparsity(CODES, ax),
+    "sparsity zero": lambda ax: plotting.sparsity(np.zeros((5, 2)), ax, prior_scale=[0.0, 1.0]),
+    "examples": lambda ax: plotting.examples(ATOMS, ATOMS, 0 * ATOMS, (6, 8), ax),
+    "profiles": lambda ax: plotting.profiles(ATOMS, ATOMS, ax),
+    "profiles constant": lambda ax: plotting.profiles(np.ones((2, 3)), np.ones((2, 3)), ax),
+    "atom_profile": lambda ax: plotting.atom_profile(ATOMS, ax),
+    "atom_profile zero": lambda ax: plotting.atom_profile(0 * ATOMS, ax),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS.keys())
+def test_every_picture_gives_its_axes_back_and_becomes_the_same_valid_svg_each_time(draw, ax):
+    assert draw(ax) is ax
+    first, second = plotting.to_svg(draw), plotting.to_svg(draw)
+    assert first == second
+    assert ET.fromstring(first).tag.endswith("svg")
+
+
+def test_dictionary_is_in_the_given_order_on_a_scale_of_its_own_with_zero_in_the_middle(ax):
+    atoms = np.zeros((3, 4))
+    atoms[0] = [1, -1, 0.5, 0]
+    atoms[1] = [0.01, 0, 0, 0]
+    plotting.dictionary(atoms, ax, patch_shape=(2, 2), order=[1, 0, 2], columns=3)
+    picture = np.asarray(ax.images[0].get_array())
+    assert picture.shape == (2, 8, 4)
+    assert picture[:, 0:2, 0].tolist() == [[255, 128], [128, 128]]
+    assert picture[:, 3:5, 0].tolist() == [[255, 0], [191, 128]]
+    assert picture[:, 6:8, 0].tolist() == [[128, 128], [128, 128]]
+    assert picture[0, :, 3].tolist() == [255, 255, 0, 255, 255, 0, 255, 255]
+
+
+def test_dictionary_fills_rows_and_leaves_the_rest_transparent(ax):
+    plotting.dictionary(np.eye(4), ax, patch_shape=(2, 2), columns=3)
+    picture = np.asarray(ax.images[0].get_array())
+    assert picture.shape == (5, 8, 4)
+    assert picture[3:, 3:, 3].max() == 0
+
+
+def test_colour_patches_keep_their_channels(ax):
+    atom = np.zeros((1, 2, 2, 3))
+    atom[0, 0, 0, 2] = -1
+    plotting.dictionary(atom.reshape(1, -1), ax, patch_shape=(2, 2, 3))
+    assert np.asarray(ax.images[0].get_array())[0, 0].tolist() == [128, 128, 0, 255]
+
+
+def test_lower_bound_names_the_last_value_of_both_curves(ax):
+    plotting.lower_bound([10.0, 50.0, 53.864], ax, held_out=53.1)
+    assert texts(ax) == ["training 53.86", "held out 53.1"]
+    assert ax.get_xlabel() == "sweep"
+
+
+def test_a_single_held_out_value_stands_at_the_last_sweep(ax):
+    plotting.lower_bound([1.0, 2.0, 3.0], ax, held_out=2.5)
+    assert ax.lines[-1].get_xydata().tolist() == [[3.0, 2.5]]
+
+
+def test_noise_starts_at_zero(ax):
+    plotting.noise([0.3, 0.2], ax)
+    assert ax.get_ylim()[0] == 0
+    assert texts(ax) == ["0.2"]
+
+
+@pytest.mark.parametrize("scales", [[0.1, 0.11], [1e-7, 0.3], [3e-5, 2e-5], [4e6, 2e3]])
+def test_logarithmic_axes_end_at_round_numbers_and_carry_few(scales, ax):
+    plotting.prior_scales(scales, ax)
+    low, high = ax.get_ylim()
+    assert low < min(scales)
+    assert high > max(scales)
+    ticks = [tick for tick in ax.get_yticks() if low * 0.999 <= tick <= high * 1.001]
+    assert 2 <= len(ticks) <= 10
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.05, "0.05"), (1.0, "1"), (1e-6, "10⁻⁶"), (2e-5, "2·10⁻⁵"), (1e5, "10⁵")]
+)
+def test_numbers_beside_logarithmic_axes_are_plain_text(value, text):
+    assert plotting._decimal(value) == text
+
+
+def test_sparsity_of_laplace_codes_follows_the_laplace_density(ax):
+    scale = np.array([0.1, 3.0])
+    codes = np.random.default_rng(0).laplace(size=(20_000, 2)) * scale
+    plotting.sparsity(codes, ax, prior_scale=scale)
+    values, edges, _ = ax.patches[0].get_data()
+    centres = (edges[1:] + edges[:-1]) / 2
+    near = np.abs(centres) < 3
+    np.testing.assert_allclose(values[near], 0.5 * np.exp(-np.abs(centres[near])), rtol=0.15)
+
+
+def test_examples_share_one_scale_per_column_and_put_the_residual_about_grey(ax):
+    original = np.array([[1.0, -1.0, 0.5, 0.0], [0.01, 0.0, 0.0, -0.005]])
+    plotting.examples(original, original, 0.5 * original, (2, 2), ax)
+    picture = np.asarray(ax.images[0].get_array())[..., 0]
+    assert picture[0:2, 0:2].tolist() == [[255, 0], [191, 128]]
+    assert picture[6:8, 0:2].tolist() == [[191, 64], [159, 128]]
+    assert picture[0:2, 3:5].tolist() == [[255, 128], [128, 64]]
+
+
+def test_examples_of_brightness_use_the_whole_range_and_keep_residuals_about_grey(ax):
+    original = np.array([[0.5, 0.75, 0.625, 0.625]])
+    plotting.examples(original, original, 0 * original, (2, 2), ax)
+    picture = np.asarray(ax.images[0].get_array())[..., 0]
+    assert picture[0:2].tolist() == [[0, 255], [128, 128]]
+    assert set(picture[6:8].ravel()) == {128}
+
+
+BAD = {
+    "atoms are a matrix": lambda ax: plotting.dictionary(np.ones(4), ax, patch_shape=(2, 2)),
+    "patch shape fits": lambda ax: plotting.dictionary(np.ones((2, 5)), ax, patch_shape=(2, 2)),
+    "three channels": lambda ax: plotting.dictionary(np.ones((2, 8)), ax, patch_shape=(2, 2, 2)),
+    "some sweeps": lambda ax: plotting.lower_bound([], ax),
+    "scales are a list": lambda ax: plotting.prior_scales(np.ones((2, 2)), ax),
+    "one scale a column": lambda ax: plotting.sparsity(np.ones((2, 2)), ax, prior_scale=[1.0, 1.0, 1.0]),
+    "equal shapes": lambda ax: plotting.examples(
+        np.ones((2, 4)), np.ones((2, 4)), np.ones((1, 4)), (2, 2), ax
+    ),
+    "equal profiles": lambda ax: plotting.profiles(np.ones((2, 4)), np.ones((2, 3)), ax),
+}
+
+
+@pytest.mark.parametrize("draw", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_that_says_what_was_got(draw, ax):
+    with pytest.raises(ValueError, match=r"^[^\n]*must[^\n]*; got [^\n]*$"):
+        draw(ax)
