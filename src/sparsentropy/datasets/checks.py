@@ -1,0 +1,142 @@
+"""The questions every data function asks before it starts.
+
+Is this a count, a finite number, a table, an image, a file that exists? Each check returns the value in the
+one form the rest of the package works with, or raises an error that says in one line what was wrong, what
+was expected and what to do.
+"""
+
+import operator
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, SupportsIndex, cast
+
+import numpy as np
+
+
+def count(name: str, value: Any, *, least: int = 1) -> int:
+    """Return ``value`` as an int that is at least ``least``."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}; give an int >= {least}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def real(name: str, value: Any, *, above: float = -np.inf, least: float = -np.inf) -> float:
+    """Return ``value`` as a finite float that is > ``above`` and >= ``least``."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not np.isfinite(number) or number <= above or number < least:
+        bound = f" > {above:g}" if above > -np.inf else f" >= {least:g}" if least > -np.inf else ""
+        raise ValueError(f"{name} must be a finite number{bound}, got {number:g}")
+    return number
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Return a random generator; an existing one is used as it is."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"seed must be a non-negative int, None or a numpy.random.Generator, got {seed!r}"
+        ) from None
+
+
+def floats(name: str, values: Any) -> np.ndarray:
+    """Return ``values`` as an array of finite floats (float32 is kept, everything else becomes float64)."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} must be rectangular; its rows have different lengths") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must hold real numbers, got dtype {array.dtype}; convert it to floats first"
+        )
+    array = array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains NaN or infinity; remove or fill those values first")
+    return array
+
+
+def table(name: str, values: Any) -> np.ndarray:
+    """Return ``values`` as a finite (n, d) array with n and d at least 1."""
+    array = floats(name, values)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{name} must have shape (n, d) with n, d >= 1, got {array.shape}")
+    return array
+
+
+def image(name: str, values: Any) -> np.ndarray:
+    """Return ``values`` as a finite image: (rows, columns) or (rows, columns, channels)."""
+    array = floats(name, values)
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ValueError(
+            f"{name} must be (rows, columns) or (rows, columns, channels), got shape {array.shape}"
+        )
+    return array
+
+
+def image_list(images: Any) -> list[np.ndarray]:
+    """Return ``images`` as a non-empty list of images; one 2-D array is one image."""
+    if isinstance(images, str | os.PathLike):
+        raise TypeError(
+            f"images must be arrays, got the path {os.fspath(images)!r}; use load_images(path) first"
+        )
+    if isinstance(images, np.ndarray) and images.ndim < 3:
+        images = [images]
+    try:
+        images = list(images)
+    except TypeError:
+        raise TypeError(f"images must be an array or a list of arrays, got {type(images).__name__}") from None
+    if not images:
+        raise ValueError("images is empty; give at least one image")
+    return [image(f"images[{i}]", values) for i, values in enumerate(images)]
+
+
+def path(name: str, value: Any) -> Path:
+    """Return ``value`` as a Path that exists."""
+    if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
+        raise TypeError(f"{name} must be a path (str or pathlib.Path), got {type(value).__name__}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} is an empty string; give a file name")
+    found = Path(value)
+    try:
+        found.stat()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{found} does not exist; check the spelling and the folder") from None
+    except (OSError, ValueError) as error:
+        raise OSError(f"{found} cannot be opened ({error})") from None
+    return found
+
+
+def file(name: str, value: Any) -> Path:
+    """Return ``value`` as the Path of a file that is there and not empty."""
+    found = path(name, value)
+    if found.is_dir():
+        raise IsADirectoryError(f"{found} is a folder; give a file")
+    if found.stat().st_size == 0:
+        raise ValueError(f"{found} is empty (0 bytes); copy or download it again")
+    return found
+
+
+@contextmanager
+def reading(found: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into one error that names the file."""
+    try:
+        yield
+    except PermissionError:
+        raise PermissionError(f"{found} cannot be opened (permission denied); allow reading it") from None
+    except Exception as error:  # decoders raise almost anything when bytes are missing or wrong
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{found} cannot be read as {kind} ({type(error).__name__}: {reason}); the file may be damaged, "
+            "cut short or of another kind"
+        ) from None
