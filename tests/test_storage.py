@@ -165,7 +165,6 @@ def test_file_of_another_program(tmp_path):
         b"",
         b"\0",
         bytes(8) + b"{}",
-        b"\x02" + bytes(7) + b"{",
         b"PK\x03\x04" * 100,
         b"\xff" * 100,
         b"\x80\x04\x95" * 50,
