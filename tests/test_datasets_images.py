@@ -179,3 +179,7 @@ def test_unreadable_file(tmp_path):
     file.chmod(0)
     with pytest.raises(PermissionError, match=r"secret\.png cannot be opened"):
         load_images(file)
+    tmp_path.chmod(0)
+    with pytest.raises(PermissionError, match="cannot be opened"):
+        load_images(tmp_path)
+    tmp_path.chmod(0o700)

@@ -111,6 +111,8 @@ def image_files(path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
 
 def folder_files(folder: Path) -> list[Path]:
     """Return the image files under ``folder`` in sorted order."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be opened (permission denied); allow reading it")
     # Names that begin with a dot are thumbnails and resource forks, not pictures.
     files = [
         checks.file("path", file)
