@@ -1,0 +1,249 @@
+"""The paper on one page: what is summed over the data, and the two lower bounds that are short functions of these sums.
+
+`Statistics` are sums over data points of a few moments of (x, q). They add up over batches and over machines. `elbo`
+is the standard evidence lower bound at given parameters. `entropy_elbo` is the same bound after the prior scale λ and
+the noise variance σ² have been set to their closed-form optimum: a sum of three entropies,
+
+    L_H = mean_n H[q_n] − H[p(z; λ*)] − H[p(x|z; σ²*)],
+
+so that L_H = max over (λ, σ²) of the ELBO (Theorems 1 to 3 of Velychko, Damm, Fischer and Lücke, AISTATS 2024). All
+bounds are in nats per data point. Statistics are pooled first and the logarithm is taken afterwards: the average of
+minibatch objectives is optimistic and depends on the size of the batches.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy.model import Parameters
+from sparsentropy.posteriors import AbstractPosterior
+
+
+@final
+@dataclass(frozen=True)
+class Weights:
+    """Annealing weights: γ on the entropy of the prior, δ on the entropy of the likelihood.
+
+    Examples
+    --------
+    >>> Weights().plain
+    True
+    >>> Weights(prior=4.0).plain
+    False
+    """
+
+    prior: float = 1.0
+    likelihood: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.prior < float("inf") and 0 < self.likelihood < float("inf")):
+            raise ValueError(
+                f"Weights: both weights must be positive and finite; got {self.prior=}, {self.likelihood=}."
+            )
+
+    @property
+    def plain(self) -> bool:
+        """Whether the objective is a true lower bound: γ = δ = 1."""
+        return self.prior == 1.0 and self.likelihood == 1.0
+
+    def apply(self, parameters: Parameters) -> Parameters:
+        """Parameters whose standard E-step is the annealed one: scale λ/γ and noise variance σ²/δ (theory, section 3)."""
+        return replace(
+            parameters,
+            prior_scale=parameters.prior_scale / self.prior,
+            noise_variance=parameters.noise_variance / self.likelihood,
+        )
+
+
+PLAIN = Weights()
+
+
+@final
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over n data points, in float64; `a + b` is the statistic of both sets.
+
+    Parameters
+    ----------
+    n : Tensor, shape ()
+        Number of data points.
+    square : Tensor, shape ()
+        Σ |x|².
+    cross : Tensor, shape (d, h)
+        Σ x νᵀ.
+    second_moment : Tensor, shape (h, h)
+        Σ ν νᵀ + T.
+    prior_statistic : Tensor, shape (h,)
+        Σ E|z|.
+    entropy : Tensor, shape ()
+        Σ H[q] in nats.
+    slope_square, slope_code : Tensor, shape (h,)
+        Σ e² and Σ e ν, where e = ∂E|z|/∂ν: what a learning step needs to know of the prior's slope.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sparsentropy.posteriors import Diagonal
+    >>> x, q = torch.eye(2), Diagonal(torch.eye(2), 0.01 * torch.ones(2, 2))
+    >>> parameters = Parameters(torch.eye(2), torch.ones(2), torch.tensor(0.01))
+    >>> half = Statistics.of(x[:1], q[:1], parameters) + Statistics.of(x[1:], q[1:], parameters)
+    >>> bool(torch.isclose(elbo(half, parameters), elbo_rows(x, q, parameters).double().mean()))
+    True
+    """
+
+    n: Tensor
+    square: Tensor
+    cross: Tensor
+    second_moment: Tensor
+    prior_statistic: Tensor
+    entropy: Tensor
+    slope_square: Tensor
+    slope_code: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, q: AbstractPosterior, parameters: Parameters) -> "Statistics":
+        """Statistics of data x (n, d) under q.
+
+        The mathematics needs no parameters; the arithmetic does. Σ|x|² − 2⟨W, Σxνᵀ⟩ + ⟨WᵀW, Σννᵀ⟩ loses all digits in
+        float32 when the noise is small, so the sums are built around the residual at the present dictionary, where
+        they are exact.
+        """
+        W = parameters.dictionary.double()
+        residual = x - q.mean @ parameters.dictionary.T
+        mean_square = (q.mean.T @ q.mean).double()
+        residual_cross = (residual.T @ q.mean).double()  # Σ (x − Wν) νᵀ
+        explained = W @ mean_square
+        # |x|² = |r|² + 2 rᵀWν + |Wν|²
+        square = residual.double().square().sum() + 2 * (W * residual_cross).sum() + (W * explained).sum()
+        slope = parameters.prior.slopes(q.mean, q.std)[0]
+        return cls(
+            n=torch.tensor(float(x.shape[0]), dtype=torch.float64, device=x.device),
+            square=square,
+            cross=residual_cross + explained,
+            second_moment=mean_square + q.covariance_sum().double(),
+            prior_statistic=parameters.prior.statistic(q).sum(0, dtype=torch.float64),
+            entropy=q.entropy().sum(dtype=torch.float64),
+            slope_square=slope.square().sum(0, dtype=torch.float64),
+            slope_code=(slope * q.mean).sum(0, dtype=torch.float64),
+        )
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        return Statistics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __mul__(self, weight: float) -> "Statistics":
+        """Forgetting: the same sums as if every data point counted `weight` times."""
+        return Statistics(**{f.name: getattr(self, f.name) * weight for f in fields(self)})
+
+    @property
+    def d(self) -> int:
+        """Observed dimensions."""
+        return self.cross.shape[0]
+
+    def rescaled(self, factor: Tensor) -> "Statistics":
+        """The statistics after codes were multiplied by `factor` (h,)."""
+        return replace(
+            self,
+            cross=self.cross * factor,
+            second_moment=self.second_moment * factor * factor[:, None],
+            prior_statistic=self.prior_statistic * factor,
+            entropy=self.entropy + self.n * factor.log().sum(),
+            slope_code=self.slope_code * factor,
+        )
+
+    def mean_error(self, dictionary: Tensor) -> Tensor:
+        """Mean expected squared error, mean_n [tr(WᵀW T_n) + |Wν_n − x_n|²]."""
+        W = dictionary.double()
+        # |x|² − 2 xᵀWν + tr(WᵀW (ννᵀ + T))
+        total = self.square - 2 * (W * self.cross).sum() + (W * (W @ self.second_moment)).sum()
+        floor = torch.finfo(torch.float64).eps * self.square
+        return torch.maximum(total, floor) / self.n
+
+    def fit(self, parameters: Parameters, dictionary: Tensor | None = None) -> Parameters:
+        """The closed forms: λ* = mean E|z| and σ²* = mean error / d (Theorem 2), in the dtype of `parameters`."""
+        W = parameters.dictionary if dictionary is None else dictionary
+        dtype = parameters.dictionary.dtype
+        return replace(
+            parameters,
+            dictionary=W.to(dtype),
+            prior_scale=parameters.prior.fit(self.prior_statistic / self.n).to(dtype),
+            noise_variance=parameters.likelihood.fit(self.mean_error(W), self.d).to(dtype),
+        )
+
+
+def elbo(statistics: Statistics, parameters: Parameters) -> Tensor:
+    """Standard evidence lower bound at the given λ, σ² and W.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    parameters : Parameters
+
+    Returns
+    -------
+    Tensor, shape ()
+        mean_n {E log p(x|z) + E log p(z) + H[q_n]}, nats per data point, float64.
+    """
+    p = parameters.to(torch.float64)
+    reconstruction = p.likelihood.expected_log_prob(statistics.mean_error(p.dictionary), p.noise_variance, p.d)
+    prior = p.prior.expected_log_prob(statistics.prior_statistic / statistics.n, p.prior_scale)
+    return reconstruction + prior + statistics.entropy / statistics.n
+
+
+def entropy_elbo(statistics: Statistics, parameters: Parameters, weights: Weights = PLAIN) -> Tensor:
+    """Entropy-based lower bound L_H: the three entropies at the optimal λ* and σ²* for the dictionary of `parameters`.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    parameters : Parameters
+        Only the dictionary and the kinds of prior and likelihood are used.
+    weights : Weights
+        Annealing weights; 1 and 1 give a true lower bound.
+
+    Returns
+    -------
+    Tensor, shape ()
+        mean_n H[q_n] − γ H[p(z; λ*)] − δ H[p(x|z; σ²*)], nats per data point, float64.
+    """
+    best = statistics.fit(parameters.to(torch.float64))
+    prior = best.prior.entropy(best.prior_scale)
+    noise = best.likelihood.entropy(best.noise_variance, best.d)
+    return statistics.entropy / statistics.n - weights.prior * prior - weights.likelihood * noise
+
+
+def elbo_rows(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> Tensor:
+    """The standard lower bound of every data point, (n,): a true lower bound of log p(x_n), nats."""
+    p = parameters
+    residual = x - q.mean @ p.dictionary.T
+    error = residual.square().sum(1) + q.spread(p.dictionary)
+    reconstruction = p.likelihood.expected_log_prob(error, p.noise_variance, p.d)
+    return reconstruction + p.prior.expected_log_prob(p.prior.statistic(q), p.prior_scale) + q.entropy()
+
+
+def sampled_elbo(
+    x: Tensor, q: AbstractPosterior, parameters: Parameters, k: int, seed: int | torch.Generator = 0
+) -> Tensor:
+    """The bound as everyone else estimates it: k reparameterised draws for every data point, (n,), nats.
+
+    Unbiased for `elbo_rows`, with a variance that the analytic bound does not have; the baseline of the paper's
+    experiments.
+    """
+    p = parameters
+    codes = q.sample(k, seed)
+    joint = p.likelihood.log_prob(x, codes, p.dictionary, p.noise_variance) + p.prior.log_prob(codes, p.prior_scale)
+    return joint.mean(0) + q.entropy()
+
+
+def importance_log_likelihood(
+    x: Tensor, q: AbstractPosterior, parameters: Parameters, k: int, seed: int | torch.Generator = 0
+) -> Tensor:
+    """Importance-sampled log p(x_n) with q as the proposal, (n,), nats; it grows towards the truth with k.
+
+    The lower bound of Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (ICLR 2016), equation 8.
+    """
+    p = parameters
+    codes = q.sample(k, seed)
+    joint = p.likelihood.log_prob(x, codes, p.dictionary, p.noise_variance) + p.prior.log_prob(codes, p.prior_scale)
+    return torch.logsumexp(joint - q.log_prob(codes), 0) - torch.log(torch.tensor(float(k), dtype=x.dtype))

@@ -1,0 +1,467 @@
+"""What is believed about the codes of n data points: Gaussian posteriors as frozen values.
+
+`Diagonal` keeps a mean and a variance per code. `LowRank` adds r directions in which the codes of a data point vary
+together. `Full` is the best Gaussian there is, and for a Laplace prior it needs no more than 2h numbers per data
+point: at the optimum the precision is T⁻¹ = WᵀW/σ² + diag(κ), where the data term is shared by all data points. All
+three answer the same questions, so an objective never asks which of them it was given. The leading axis is always the
+data point; entropies are in nats.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from sparsentropy import folded_normal
+
+CHUNK_ELEMENTS = 4_000_000
+"""Dense (n, h, h) or (n, d, h) work arrays never hold more elements than this."""
+
+
+class AbstractPosterior(ABC):
+    """n Gaussians over codes of h atoms."""
+
+    mean: Tensor
+    """ν, (n, h), code units."""
+    variance: Tensor
+    """diag(T_n), (n, h), code units squared."""
+
+    @abstractmethod
+    def covariance(self) -> Tensor:
+        """T_n, (n, h, h), dense; ask for it only if it fits into memory."""
+
+    @abstractmethod
+    def covariance_sum(self) -> Tensor:
+        """Σ_n T_n, (h, h)."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """H[q_n] = ½ log det(2πe T_n) in nats, (n,)."""
+
+    @abstractmethod
+    def spread(self, dictionary: Tensor) -> Tensor:
+        """tr(WᵀW T_n), (n,): the part of the expected squared error that comes from not knowing the codes."""
+
+    @abstractmethod
+    def noise(self, k: int, generator: torch.Generator) -> Tensor:
+        """K draws of z − ν, (k, n, h)."""
+
+    @abstractmethod
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Log q_n(z) in nats of codes (k, n, h): (k, n)."""
+
+    @abstractmethod
+    def rotated(self, matrix: Tensor) -> "AbstractPosterior":
+        """A posterior with mean V ν and the marginal variances of V T Vᵀ, to start the next E-step from."""
+
+    @abstractmethod
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        """The posteriors of some data points."""
+
+    def __len__(self) -> int:
+        return self.mean.shape[0]
+
+    @property
+    def std(self) -> Tensor:
+        """Marginal standard deviations s, (n, h)."""
+        return self.variance.sqrt()
+
+    def abs_moment(self) -> Tensor:
+        """E|z|, (n, h): all that a Laplace prior asks for."""
+        return folded_normal.mean(self.mean, self.std)
+
+    def second_moment_sum(self) -> Tensor:
+        """Σ_n ν_n ν_nᵀ + T_n, (h, h)."""
+        return self.mean.T @ self.mean + self.covariance_sum()
+
+    def sample(self, k: int, seed: int | torch.Generator = 0) -> Tensor:
+        """Draw codes.
+
+        Parameters
+        ----------
+        k : int
+            Draws for every data point.
+        seed : int or torch.Generator
+            Seed, or a generator on the device of the posterior.
+
+        Returns
+        -------
+        Tensor, shape (k, n, h)
+        """
+        generator = seed
+        if not isinstance(generator, torch.Generator):
+            generator = torch.Generator(self.mean.device).manual_seed(generator)
+        return self.mean + self.noise(k, generator)
+
+    def interval(self, p: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Central credible interval of every code.
+
+        Parameters
+        ----------
+        p : float
+            Probability inside, 0 < p < 1.
+
+        Returns
+        -------
+        tuple of Tensor, each (n, h)
+            Lower and upper end, code units.
+
+        Raises
+        ------
+        ValueError
+            If p is not between 0 and 1.
+        """
+        if not 0 < p < 1:
+            raise ValueError(f"interval: p must lie between 0 and 1, exclusive; got {p=}.")
+        # P(|z − ν| < t s) = erf(t/√2)
+        half_width = folded_normal.SQRT_2 * torch.erfinv(torch.tensor(p, dtype=torch.float64)).item() * self.std
+        return self.mean - half_width, self.mean + half_width
+
+
+@final
+@dataclass(frozen=True)
+class Diagonal(AbstractPosterior):
+    """q_n(z) = N(z; ν_n, diag(v_n)): codes are independent given the data point.
+
+    Parameters
+    ----------
+    mean, variance : Tensor, shape (n, h)
+        Code units, and code units squared.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q = Diagonal(torch.zeros(1, 2), torch.ones(1, 2))
+    >>> q.entropy()  # log(2πe)
+    tensor([2.8379])
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def covariance(self) -> Tensor:
+        """diag(v_n), (n, h, h)."""
+        return torch.diag_embed(self.variance)
+
+    def covariance_sum(self) -> Tensor:
+        """diag(Σ_n v_n), (h, h)."""
+        return torch.diag(self.variance.sum(0))
+
+    def entropy(self) -> Tensor:
+        """½ Σ_h log(2πe v_nh), (n,)."""
+        return _gaussian_entropy(self.variance.log().sum(1), self.mean.shape[1])
+
+    def spread(self, dictionary: Tensor) -> Tensor:
+        """Σ_h |w_h|² v_nh, (n,)."""
+        return self.variance @ dictionary.square().sum(0)
+
+    def noise(self, k: int, generator: torch.Generator) -> Tensor:
+        """S ε, (k, n, h)."""
+        return self.std * _normal((k, *self.mean.shape), self.mean, generator)
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Sum of h normal log densities, (k, n)."""
+        distance = ((codes - self.mean).square() / self.variance).sum(-1)
+        return _gaussian_log_prob(distance, self.variance.log().sum(1), self.mean.shape[1])
+
+    def rotated(self, matrix: Tensor) -> "Diagonal":
+        """Mean V ν, variance Σ_j V_hj² v_j."""
+        return Diagonal(self.mean @ matrix.T, self.variance @ matrix.square().T)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Diagonal":
+        return Diagonal(self.mean[rows], self.variance[rows])
+
+
+@final
+@dataclass(frozen=True)
+class LowRank(AbstractPosterior):
+    """q_n(z) = N(z; ν_n, diag(v_n) + V_n V_nᵀ), V_n of shape (h, r).
+
+    Parameters
+    ----------
+    mean : Tensor, shape (n, h)
+    diagonal : Tensor, shape (n, h)
+        v, positive, code units squared.
+    factor : Tensor, shape (n, h, r)
+        V, code units.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q = LowRank(torch.zeros(1, 3), torch.ones(1, 3), torch.ones(1, 3, 1))
+    >>> q.variance
+    tensor([[2., 2., 2.]])
+    """
+
+    mean: Tensor
+    diagonal: Tensor
+    factor: Tensor
+
+    @property
+    def variance(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """V + Σ_r V_hr², (n, h)."""
+        return self.diagonal + self.factor.square().sum(2)
+
+    def covariance(self) -> Tensor:
+        """diag(v_n) + V_n V_nᵀ, (n, h, h)."""
+        return torch.diag_embed(self.diagonal) + self.factor @ self.factor.mT
+
+    def covariance_sum(self) -> Tensor:
+        """diag(Σ_n v_n) + Σ_n V_n V_nᵀ as one product of an (h, n r) matrix with itself."""
+        wide = self.factor.transpose(0, 1).reshape(self.factor.shape[1], -1)
+        return torch.diag(self.diagonal.sum(0)) + wide @ wide.T
+
+    def entropy(self) -> Tensor:
+        """½ [h log 2πe + Σ_h log v_h + log det(I + Vᵀ D⁻¹ V)], (n,)."""
+        return _gaussian_entropy(self._log_det(), self.mean.shape[1])
+
+    def _capacitance(self) -> Tensor:
+        """Cholesky factor of I + Vᵀ D⁻¹ V, (n, r, r)."""
+        scaled = self.factor / self.diagonal.sqrt().unsqueeze(2)
+        inner = scaled.mT @ scaled
+        return torch.linalg.cholesky(inner + torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device))
+
+    def _log_det(self) -> Tensor:
+        # Matrix determinant lemma: det(D + VVᵀ) = det(D) det(I + VᵀD⁻¹V)
+        inner = self._capacitance().diagonal(dim1=1, dim2=2).log().sum(1)
+        return self.diagonal.log().sum(1) + 2 * inner
+
+    def spread(self, dictionary: Tensor) -> Tensor:
+        """Σ_h |w_h|² v_nh + |W V_n|², (n,)."""
+        own = self.diagonal @ dictionary.square().sum(0)
+        return own + (dictionary @ self.factor).square().sum((1, 2))
+
+    def noise(self, k: int, generator: torch.Generator) -> Tensor:
+        """√v ε + V ε', (k, n, h)."""
+        own = self.diagonal.sqrt() * _normal((k, *self.mean.shape), self.mean, generator)
+        n, _, r = self.factor.shape
+        common = _normal((k, n, r, 1), self.mean, generator)
+        return own + (self.factor @ common).squeeze(-1)
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Normal log density by the Woodbury identity, (k, n)."""
+        offset = codes - self.mean
+        weighted = offset / self.diagonal
+        inner = (self.factor.mT @ weighted.unsqueeze(-1)).squeeze(-1)  # Vᵀ D⁻¹ (z − ν)
+        half = torch.linalg.solve_triangular(self._capacitance(), inner.unsqueeze(-1), upper=False)
+        distance = (offset * weighted).sum(-1) - half.square().sum((-1, -2))
+        return _gaussian_log_prob(distance, self._log_det(), self.mean.shape[1])
+
+    def rotated(self, matrix: Tensor) -> "LowRank":
+        """Factor V F exactly; the rotated diagonal keeps its marginals."""
+        return LowRank(self.mean @ matrix.T, self.diagonal @ matrix.square().T, matrix @ self.factor)
+
+    def __getitem__(self, rows: slice | Tensor) -> "LowRank":
+        return LowRank(self.mean[rows], self.diagonal[rows], self.factor[rows])
+
+
+@final
+@dataclass(frozen=True)
+class Full(AbstractPosterior):
+    """q_n(z) = N(z; ν_n, T_n) with T_n⁻¹ = WᵀW/σ² + diag(κ_n): a full covariance in 2h numbers.
+
+    Use `Full.from_precision`, which finds the variances and the determinant; the constructor only keeps them.
+
+    Parameters
+    ----------
+    mean, prior_precision, variance : Tensor, shape (n, h)
+        ν, κ and diag(T).
+    log_det : Tensor, shape (n,)
+        log det T_n.
+    scaled_dictionary : Tensor, shape (d, h)
+        W/σ, shared by all data points.
+    """
+
+    mean: Tensor
+    prior_precision: Tensor
+    variance: Tensor
+    log_det: Tensor
+    scaled_dictionary: Tensor
+
+    @classmethod
+    def from_precision(cls, mean: Tensor, prior_precision: Tensor, scaled_dictionary: Tensor) -> "Full":
+        """Build the posterior from ν (n, h), κ (n, h) > 0 and W/σ (d, h).
+
+        Examples
+        --------
+        >>> import torch
+        >>> q = Full.from_precision(torch.zeros(1, 2), torch.ones(1, 2), torch.eye(2))
+        >>> q.variance  # (1 + 1)⁻¹
+        tensor([[0.5000, 0.5000]])
+        """
+        variance, log_det = torch.empty_like(mean), torch.empty_like(mean[:, 0])
+        for rows, factor in _factors(prior_precision, scaled_dictionary):
+            variance[rows], log_det[rows] = factor.variance(), factor.log_det()
+        return cls(mean, prior_precision, variance, log_det, scaled_dictionary)
+
+    def covariance(self) -> Tensor:
+        """T_n, (n, h, h)."""
+        return torch.cat([factor.covariance() for _, factor in self._chunks()])
+
+    def covariance_sum(self) -> Tensor:
+        """Σ_n T_n, (h, h), a chunk of data points at a time."""
+        total = torch.zeros_like(self.scaled_dictionary.T @ self.scaled_dictionary)
+        for _, factor in self._chunks():
+            total += factor.covariance_sum()
+        return total
+
+    def entropy(self) -> Tensor:
+        """½ [h log 2πe + log det T_n], (n,)."""
+        return _gaussian_entropy(self.log_det, self.mean.shape[1])
+
+    def spread(self, dictionary: Tensor) -> Tensor:
+        """tr(WᵀW T_n), (n,)."""
+        return torch.cat([factor.spread(dictionary) for _, factor in self._chunks()])
+
+    def noise(self, k: int, generator: torch.Generator) -> Tensor:
+        """T (Wᵀε/σ + √κ ε'): its covariance is T (WᵀW/σ² + diag κ) T = T, (k, n, h)."""
+        n = len(self)
+        data_part = _normal((k, n, self.scaled_dictionary.shape[0]), self.mean, generator)
+        prior_part = _normal((k, *self.mean.shape), self.mean, generator)
+        right = data_part @ self.scaled_dictionary + self.prior_precision.sqrt() * prior_part
+        return torch.cat([factor.multiply(right[:, rows]) for rows, factor in self._chunks()], dim=1)
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Normal log density from the precision, (k, n)."""
+        offset = codes - self.mean
+        distance = (offset @ self.scaled_dictionary.T).square().sum(-1)
+        distance = distance + (offset.square() * self.prior_precision).sum(-1)
+        return _gaussian_log_prob(distance, self.log_det, self.mean.shape[1])
+
+    def rotated(self, matrix: Tensor) -> Diagonal:
+        """Mean V ν with the exact marginal variances diag(V T Vᵀ)."""
+        variance = torch.cat([factor.rotated_variance(matrix) for _, factor in self._chunks()])
+        return Diagonal(self.mean @ matrix.T, variance)
+
+    def multiply(self, right: Tensor) -> Tensor:
+        """T_n b_n for b (n, h)."""
+        return torch.cat([factor.multiply(right[None, rows])[0] for rows, factor in self._chunks()])
+
+    def _chunks(self) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
+        return _factors(self.prior_precision, self.scaled_dictionary)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Full":
+        return Full(
+            self.mean[rows],
+            self.prior_precision[rows],
+            self.variance[rows],
+            self.log_det[rows],
+            self.scaled_dictionary,
+        )
+
+
+def _factors(prior_precision: Tensor, scaled_dictionary: Tensor) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
+    """Factorise T_n⁻¹ chunk by chunk, in the smaller of h×h and d×d."""
+    n, h = prior_precision.shape
+    d = scaled_dictionary.shape[0]
+    size = max(1, CHUNK_ELEMENTS // (h * max(h, d)))
+    gram = None if d < h else scaled_dictionary.T @ scaled_dictionary
+    for begin in range(0, n, size):
+        rows = slice(begin, min(begin + size, n))
+        if gram is None:
+            yield rows, _Woodbury.of(prior_precision[rows], scaled_dictionary)
+        else:
+            yield rows, _Cholesky.of(prior_precision[rows], gram)
+
+
+@final
+@dataclass(frozen=True)
+class _Cholesky:
+    """T⁻¹ = L Lᵀ with h×h factors, for h ≤ d; keeps L⁻¹, since everything asked of T is a product with it."""
+
+    inverse_factor: Tensor  # L⁻¹ (n, h, h)
+    half_log_det_precision: Tensor  # (n,)
+
+    @classmethod
+    def of(cls, prior_precision: Tensor, gram: Tensor) -> "_Cholesky":
+        lower = torch.linalg.cholesky(gram + torch.diag_embed(prior_precision))
+        eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device).expand_as(lower)
+        inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
+        return cls(inverse, lower.diagonal(dim1=1, dim2=2).log().sum(1))
+
+    def covariance(self) -> Tensor:
+        return self.inverse_factor.mT @ self.inverse_factor  # T = L⁻ᵀ L⁻¹
+
+    def covariance_sum(self) -> Tensor:
+        stacked = self.inverse_factor.reshape(-1, self.inverse_factor.shape[-1])
+        return stacked.T @ stacked
+
+    def variance(self) -> Tensor:
+        return self.inverse_factor.square().sum(1)
+
+    def log_det(self) -> Tensor:
+        return -2 * self.half_log_det_precision
+
+    def spread(self, dictionary: Tensor) -> Tensor:
+        return (self.inverse_factor @ dictionary.T).square().sum((1, 2))
+
+    def rotated_variance(self, matrix: Tensor) -> Tensor:
+        return (self.inverse_factor @ matrix.T).square().sum(1)
+
+    def multiply(self, right: Tensor) -> Tensor:
+        half = self.inverse_factor @ right.unsqueeze(-1)
+        return (self.inverse_factor.mT @ half).squeeze(-1)
+
+
+@final
+@dataclass(frozen=True)
+class _Woodbury:
+    """T = K⁻¹ − YᵀY with K = diag κ, Y = L⁻¹ W/σ K⁻¹ and L Lᵀ = I + W K⁻¹ Wᵀ/σ²: d×d factors, for d < h."""
+
+    prior_variance: Tensor  # κ⁻¹ (n, h)
+    explained: Tensor  # Y (n, d, h)
+    half_log_det: Tensor  # Σ log diag L (n,)
+
+    @classmethod
+    def of(cls, prior_precision: Tensor, scaled_dictionary: Tensor) -> "_Woodbury":
+        prior_variance = prior_precision.reciprocal()
+        d = scaled_dictionary.shape[0]
+        half = scaled_dictionary * prior_variance.sqrt().unsqueeze(1)
+        eye = torch.eye(d, dtype=half.dtype, device=half.device)
+        lower = torch.linalg.cholesky(half @ half.mT + eye)
+        weighted = scaled_dictionary * prior_variance.unsqueeze(1)
+        explained = torch.linalg.solve_triangular(lower, weighted, upper=False)
+        return cls(prior_variance, explained, lower.diagonal(dim1=1, dim2=2).log().sum(1))
+
+    def covariance(self) -> Tensor:
+        return torch.diag_embed(self.prior_variance) - self.explained.mT @ self.explained
+
+    def covariance_sum(self) -> Tensor:
+        stacked = self.explained.reshape(-1, self.explained.shape[-1])
+        return torch.diag(self.prior_variance.sum(0)) - stacked.T @ stacked
+
+    def variance(self) -> Tensor:
+        # Rounding may leave a code that the data determine with a variance of −1e-20; it stays positive
+        tiny = torch.finfo(self.prior_variance.dtype).eps * self.prior_variance
+        return torch.maximum(self.prior_variance - self.explained.square().sum(1), tiny)
+
+    def log_det(self) -> Tensor:
+        return self.prior_variance.log().sum(1) - 2 * self.half_log_det
+
+    def spread(self, dictionary: Tensor) -> Tensor:
+        own = self.prior_variance @ dictionary.square().sum(0)
+        return own - (self.explained @ dictionary.T).square().sum((1, 2))
+
+    def rotated_variance(self, matrix: Tensor) -> Tensor:
+        own = self.prior_variance @ matrix.square().T
+        return own - (self.explained @ matrix.T).square().sum(1)
+
+    def multiply(self, right: Tensor) -> Tensor:
+        shared = self.explained @ right.unsqueeze(-1)
+        return self.prior_variance * right - (self.explained.mT @ shared).squeeze(-1)
+
+
+def _gaussian_entropy(log_det: Tensor, h: int) -> Tensor:
+    return 0.5 * (log_det + h * math.log(2 * math.pi * math.e))
+
+
+def _gaussian_log_prob(distance: Tensor, log_det: Tensor, h: int) -> Tensor:
+    return -0.5 * (distance + log_det + h * math.log(2 * math.pi))
+
+
+def _normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device).normal_(generator=generator)
