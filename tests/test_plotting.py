@@ -22,9 +22,7 @@ def texts(ax):
 
 def test_nothing_touches_pyplot():
     code = "import sys, sparsentropy.plotting; print('matplotlib.pyplot' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 ATOMS = np.random.default_rng(0).normal(size=(7, 48))
@@ -44,6 +42,7 @@ DRAWINGS = {
     "prior_scales none": lambda ax: plotting.prior_scales([0.0], ax),
     "sparsity": lambda ax: plotting.sparsity(CODES, ax),
     "sparsity zero": lambda ax: plotting.sparsity(np.zeros((5, 2)), ax, prior_scale=[0.0, 1.0]),
+    "prior_scales many": lambda ax: plotting.prior_scales(np.linspace(0.1, 1, 500), ax),
     "examples": lambda ax: plotting.examples(ATOMS, ATOMS, 0 * ATOMS, (6, 8), ax),
     "profiles": lambda ax: plotting.profiles(ATOMS, ATOMS, ax),
     "profiles constant": lambda ax: plotting.profiles(np.ones((2, 3)), np.ones((2, 3)), ax),
@@ -148,6 +147,17 @@ def test_examples_of_brightness_use_the_whole_range_and_keep_residuals_about_gre
     assert set(picture[6:8].ravel()) == {128}
 
 
+def test_more_features_than_there_is_room_for_keep_their_peaks(ax):
+    atoms = np.zeros((2, 5000))
+    atoms[0, 1234], atoms[1, 4321] = 1.0, -2.0
+    plotting.atom_profile(atoms, ax)
+    shown = np.asarray(ax.images[0].get_array())
+    assert shown.shape == (2, 600)
+    assert shown[0].max() == 1
+    assert shown[1].min() == -2
+    plotting.profiles(atoms, atoms, Figure().subplots())
+
+
 BAD = {
     "atoms are a matrix": lambda ax: plotting.dictionary(np.ones(4), ax, patch_shape=(2, 2)),
     "patch shape fits": lambda ax: plotting.dictionary(np.ones((2, 5)), ax, patch_shape=(2, 2)),
@@ -155,9 +165,7 @@ BAD = {
     "some sweeps": lambda ax: plotting.lower_bound([], ax),
     "scales are a list": lambda ax: plotting.prior_scales(np.ones((2, 2)), ax),
     "one scale a column": lambda ax: plotting.sparsity(np.ones((2, 2)), ax, prior_scale=[1.0, 1.0, 1.0]),
-    "equal shapes": lambda ax: plotting.examples(
-        np.ones((2, 4)), np.ones((2, 4)), np.ones((1, 4)), (2, 2), ax
-    ),
+    "equal shapes": lambda ax: plotting.examples(np.ones((2, 4)), np.ones((2, 4)), np.ones((1, 4)), (2, 2), ax),
     "equal profiles": lambda ax: plotting.profiles(np.ones((2, 4)), np.ones((2, 3)), ax),
 }
 

@@ -32,6 +32,7 @@ _RC: dict[Any, Any] = {
     "svg.hashsalt": "sparsentropy",  # the same arrays give the same bytes
 }
 _DIVERGING = LinearSegmentedColormap.from_list("accent", [_SECOND, "#ffffff", ACCENT])
+_MOST_FEATURES = 600
 _STEPS = (1, 2, 5, 10)
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -228,8 +229,8 @@ def prior_scales(scales: ArrayLike, ax: Axes) -> Axes:
     """
     ranked = np.sort(_vector(scales, "scales"))[::-1]
     rank = np.arange(1, len(ranked) + 1)
-    marker = {"marker": "o", "markersize": 3 if len(ranked) <= 200 else 1.5, "linestyle": "none"}
-    ax.plot(rank, ranked, color=ACCENT, markeredgewidth=0, **marker)
+    points = {"marker": "o", "markersize": 3, "markeredgewidth": 0, "linestyle": "none"}
+    ax.plot(rank, ranked, color=ACCENT, **(points if len(ranked) <= 200 else {}))
     _quiet(ax, "atom, by decreasing scale", "prior scale (data units)")
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS, integer=True))
     _log_axis(ax, ranked)
@@ -365,13 +366,15 @@ def profiles(originals: ArrayLike, reconstructions: ArrayLike, ax: Axes) -> Axes
     if data.shape != fits.shape:
         shapes = f"{data.shape} and {fits.shape}"
         raise ValueError(f"originals and reconstructions must have the same shape; got {shapes}")
-    feature = np.arange(1, data.shape[1] + 1)
+    # More points than the picture has room for would only make it large.
+    step = -(-data.shape[1] // _MOST_FEATURES)
+    feature = np.arange(1, data.shape[1] + 1, step)
     # One unit of height per data point, whatever the unit of the data.
     span = max(float(np.ptp(data, axis=1).max()), np.finfo(float).tiny)
     for row, (point, fit) in enumerate(zip(data, fits, strict=True)):
         middle = (point.max() + point.min()) / 2
-        ax.plot(feature, (point - middle) / span - 1.1 * row, color=MUTED, linewidth=2.2, alpha=0.6)
-        ax.plot(feature, (fit - middle) / span - 1.1 * row, color=ACCENT, linewidth=1)
+        ax.plot(feature, (point[::step] - middle) / span - 1.1 * row, color=MUTED, linewidth=2.2, alpha=0.6)
+        ax.plot(feature, (fit[::step] - middle) / span - 1.1 * row, color=ACCENT, linewidth=1)
     _quiet(ax, "feature", "data points")
     ax.spines["left"].set_visible(False)
     ax.yaxis.set_major_locator(NullLocator())
@@ -415,12 +418,13 @@ def atom_profile(components: ArrayLike, ax: Axes, *, order: ArrayLike | None = N
     peak = float(np.abs(atoms).max()) or 1.0
     extent = (0.5, atoms.shape[1] + 0.5, len(atoms) + 0.5, 0.5)  # atoms and features count from one
     image = ax.imshow(
-        atoms, cmap=_DIVERGING, vmin=-peak, vmax=peak, aspect="auto", extent=extent, interpolation="none"
+        _peaks(atoms), cmap=_DIVERGING, vmin=-peak, vmax=peak, aspect="auto", extent=extent, interpolation="none"
     )
     _quiet(ax, "feature", "atom")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, steps=_STEPS, integer=True))
-    bar = ax.figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02, label="entry of the atom")
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02, aspect=40)
+    bar.set_label("entry of the atom", color=INK)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(color=MUTED, labelcolor=INK, labelsize=8, length=2)
     return ax
@@ -449,6 +453,16 @@ def _patches(rows: Array, patch_shape: Sequence[int], name: str) -> Array:
             f"the length of a row of {name}; got {shape}"
         )
     return rows.reshape(len(rows), shape[0], shape[1], -1)
+
+
+def _peaks(atoms: Array) -> Array:
+    """Join neighbouring features where there are more than a picture has room for; the largest of each stays."""
+    d = atoms.shape[1]
+    if d <= _MOST_FEATURES:
+        return atoms
+    starts = np.linspace(0, d, _MOST_FEATURES, endpoint=False).astype(int)
+    high, low = np.maximum.reduceat(atoms, starts, axis=1), np.minimum.reduceat(atoms, starts, axis=1)
+    return np.where(high >= -low, high, low)
 
 
 def _grey(values: Array, peak: Array) -> Array:
@@ -524,9 +538,7 @@ def _curve(ax: Axes, values: Array, color: str, last: int | None = None) -> None
     ax.plot(sweeps[-1:], values[-1:], color=color, marker="o", markersize=4, markeredgewidth=0, clip_on=False)
 
 
-def _name_end(
-    ax: Axes, values: Array, text: str, color: str, *, above: bool, last: int | None = None
-) -> None:
+def _name_end(ax: Axes, values: Array, text: str, color: str, *, above: bool, last: int | None = None) -> None:
     """Write `text` just above or below the last point of a curve."""
     end = (len(values) if last is None else last, values[-1])
     offset, side = ((2, 5), "bottom") if above else ((2, -6), "top")

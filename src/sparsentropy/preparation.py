@@ -1,0 +1,267 @@
+"""From a file to the rows a model learns from, and the same way again for the next file.
+
+Images are whitened if wished and cut into patches; tables are taken row by row. Then the mean of every row
+may be removed, and the rows whitened together. A `Preparation` remembers these steps, so that data which
+come after learning are treated as those before. It is stored beside the model as ``preparation.safetensors``.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsentropy import datasets, storage
+from sparsentropy.datasets import ZCA, checks
+from sparsentropy.datasets.images import SUFFIXES
+
+Array = NDArray[Any]
+Whitening = Literal["olshausen", "zca", "none"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The steps from images or a table to rows.
+
+    Parameters
+    ----------
+    patch_size : int, optional
+        Height and width of a patch in pixels; None if a row is not a patch.
+    colour : bool, optional
+        Whether images keep their three channels.
+    whiten : {"none", "olshausen", "zca"}, optional
+        The filter of Olshausen and Field on whole images, ZCA on the rows, or neither.
+    remove_mean : bool, optional
+        Whether every row loses its own mean.
+    zca : ZCA, optional
+        The map that `fit` found, for ``whiten="zca"``.
+
+    Examples
+    --------
+    >>> prepared = Preparation(remove_mean=True)
+    >>> prepared.apply(np.array([[1.0, 3.0], [4.0, 4.0]]))
+    array([[-1.,  1.],
+           [ 0.,  0.]])
+    """
+
+    patch_size: int | None = None
+    colour: bool = False
+    whiten: Whitening = "none"
+    remove_mean: bool = False
+    zca: ZCA | None = None
+
+    def read(self, path: str | os.PathLike[str], *, key: str | None = None) -> list[Array] | Array:
+        """Read images as a list, or a table as a matrix.
+
+        Parameters
+        ----------
+        path : path
+            An image, a folder with images, or a ``.npy``, ``.npz``, ``.mat``, ``.csv`` or ``.parquet`` file.
+            An array with three axes is a stack of grey images, counted by the last axis in a ``.mat`` file
+            and by the first elsewhere.
+        key : str, optional
+            Which array of a ``.npz`` or ``.mat`` file.
+
+        Returns
+        -------
+        list of ndarray, or ndarray of shape (n, d)
+            Images, or a table.
+
+        Raises
+        ------
+        OSError, TypeError, ValueError
+            If there is nothing to read, or not numbers.
+        """
+        found = checks.path("DATA", path)
+        if found.is_dir() or found.suffix.lower() in SUFFIXES:
+            return datasets.load_images(found, grey=not self.colour)
+        array = datasets.load_array(found, key=key)
+        if array.ndim == 3:
+            return list(np.moveaxis(array, -1, 0) if found.suffix.lower() == ".mat" else array)
+        return checks.table(str(found), array)
+
+    def rows(self, data: list[Array] | Array, *, n: int | None = None, seed: int = 0) -> Array:
+        """Make rows of images or a table, up to ZCA.
+
+        Parameters
+        ----------
+        data : list of ndarray, or ndarray of shape (n, d)
+            Images or a table.
+        n : int, optional
+            Number of random patches if the data are images; if None, neighbouring patches in reading order.
+        seed : int, optional
+            Source of randomness for the patches.
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+            The rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If images are smaller than a patch or cannot be whitened, or rows have another size.
+
+        Examples
+        --------
+        >>> image = np.random.default_rng(0).normal(size=(20, 20))
+        >>> Preparation(patch_size=4, whiten="olshausen").rows([image], n=500).shape
+        (500, 16)
+        """
+        rows = data if isinstance(data, np.ndarray) else self._patches(data, n, seed)
+        self.patch_shape(rows.shape[1])
+        return datasets.remove_patch_mean(rows).patches if self.remove_mean else rows
+
+    def fit(self, rows: Array) -> "Preparation":
+        """Find the ZCA map of rows, if there is to be one.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (n, d)
+            The rows that the model will learn from.
+
+        Returns
+        -------
+        Preparation
+            The steps, now complete.
+
+        Raises
+        ------
+        ValueError
+            If the rows cannot be whitened.
+
+        Examples
+        --------
+        >>> rows = np.random.default_rng(0).normal(size=(200, 2)) @ [[2.0, 0.0], [1.0, 0.5]]
+        >>> prepared = Preparation(whiten="zca").fit(rows)
+        >>> np.allclose(np.cov(prepared.apply(rows).T, bias=True), np.eye(2))
+        True
+        """
+        return replace(self, zca=datasets.zca(rows)) if self.whiten == "zca" else self
+
+    def whitened(self, rows: Array) -> Array:
+        """Apply the ZCA map, if there is one.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (n, d)
+            Rows as `rows` makes them.
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+            Rows as the model learns from them.
+        """
+        return rows if self.zca is None else self.zca.transform(rows)
+
+    def apply(self, data: list[Array] | Array) -> Array:
+        """Make rows of new data; images are cut into neighbouring patches in reading order.
+
+        Parameters
+        ----------
+        data : list of ndarray, or ndarray of shape (n, d)
+            Images or a table.
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+            Rows as the model learned from them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `rows`.
+        """
+        return self.whitened(self.rows(data))
+
+    def patch_shape(self, d: int) -> tuple[int, ...] | None:
+        """Return (height, width) or (height, width, 3) of a row with d entries, or None if it is not a patch.
+
+        Parameters
+        ----------
+        d : int
+            Length of a row.
+
+        Returns
+        -------
+        tuple of int, or None
+            The shape of the patch.
+
+        Raises
+        ------
+        ValueError
+            If rows of this length are not patches of the given size.
+        """
+        p = self.patch_size
+        if p is None:
+            return None
+        if d not in (p * p, 3 * p * p):
+            raise ValueError(
+                f"a row with {d} entries is not a patch of {p} × {p} pixels; "
+                f"expected {p * p} entries, or {3 * p * p} in colour: give another patch size"
+            )
+        return (p, p) if d == p * p else (p, p, 3)
+
+    def _patches(self, images: Sequence[Array], n: int | None, seed: int) -> Array:
+        size = self.patch_size
+        if size is None:
+            raise ValueError("images need a patch size, and none is known; give a table of numbers instead")
+        if self.whiten == "olshausen":
+            if self.colour:
+                raise ValueError("olshausen whitening needs grey images; whiten colour images by zca or not at all")
+            images = datasets.whiten_images(images)
+        if n is None:
+            return datasets.extract_patches(images, size=size, stride=size)
+        return datasets.extract_patches(images, size=size, n=n, seed=seed)
+
+
+def save(preparation: Preparation, path: str | os.PathLike[str]) -> None:
+    """Write a preparation to one file, wholly or not at all.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        The steps.
+    path : path
+        File to write.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Preparation(patch_size=8), f"{folder}/preparation.safetensors")
+    ...     load(f"{folder}/preparation.safetensors")
+    Preparation(patch_size=8, colour=False, whiten='none', remove_mean=False, zca=None)
+    """
+    steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
+    arrays = {} if preparation.zca is None else vars(preparation.zca)
+    storage.save(path, arrays, steps, kind="preparation")
+
+
+def load(path: str | os.PathLike[str]) -> Preparation:
+    """Read back what `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Preparation
+        The steps.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is missing, damaged or of another kind.
+    """
+    arrays, steps = storage.load(path, kind="preparation")
+    return Preparation(**steps, zca=ZCA(**arrays) if arrays else None)
