@@ -14,6 +14,9 @@ from torch import Tensor
 
 from sparsentropy import likelihoods, priors
 
+LAPLACE = priors.Laplace()
+GAUSSIAN = likelihoods.Gaussian()
+
 
 @final
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Parameters:
     dictionary: Tensor
     prior_scale: Tensor
     noise_variance: Tensor
-    prior: priors.AbstractPrior = priors.Laplace()
-    likelihood: likelihoods.AbstractLikelihood = likelihoods.Gaussian()
+    prior: priors.AbstractPrior = LAPLACE
+    likelihood: likelihoods.AbstractLikelihood = GAUSSIAN
 
     @property
     def d(self) -> int:

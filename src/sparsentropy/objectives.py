@@ -49,7 +49,7 @@ class Weights:
         return self.prior == 1.0 and self.likelihood == 1.0
 
     def apply(self, parameters: Parameters) -> Parameters:
-        """Parameters whose standard E-step is the annealed one: scale λ/γ and noise variance σ²/δ (theory, section 3)."""
+        """Parameters whose standard E-step is the annealed one: prior scale λ/γ and noise variance σ²/δ."""
         return replace(
             parameters,
             prior_scale=parameters.prior_scale / self.prior,

@@ -1,0 +1,114 @@
+"""What an E-step returns: the posteriors, and what they cost.
+
+Inference is a convex problem for every data point, so "converged" is something that can be known. A solver says how
+many iterations it took, how many data points it has certified, and how large the largest remaining gradient is; it
+never raises because it ran out of iterations, since a posterior that is not yet optimal still gives a valid lower
+bound.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy.model import Parameters
+from sparsentropy.posteriors import AbstractPosterior
+
+
+@final
+@dataclass(frozen=True)
+class Cost:
+    """What a solve took.
+
+    Parameters
+    ----------
+    iterations : int
+        Largest number of iterations spent on any data point.
+    largest_gradient : float
+        Largest |∂bound/∂ν| over all codes, in units of the prior's largest slope 1/λ: 0 at the optimum, scale-free.
+    converged : int
+        Data points whose gap to the optimum was at most the tolerance when last looked at.
+    rows : int
+        Data points.
+    """
+
+    iterations: int
+    largest_gradient: float
+    converged: int
+    rows: int
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            max(self.iterations, other.iterations),
+            max(self.largest_gradient, other.largest_gradient),
+            self.converged + other.converged,
+            self.rows + other.rows,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Solution:
+    """Posteriors of n data points, what they cost, and what the solver wants to know at its next start."""
+
+    posterior: AbstractPosterior
+    cost: Cost
+    penalty: Tensor | None = None
+
+
+class AbstractSolver(ABC):
+    """Finds q for given data and parameters; a frozen value that holds the family and its constants.
+
+    A solver serves annealing unchanged: hand it `weights.apply(parameters)` (theory, section 4).
+    """
+
+    @abstractmethod
+    def __call__(
+        self,
+        x: Tensor,
+        parameters: Parameters,
+        start: AbstractPosterior | None = None,
+        *,
+        max_iter: int = 1000,
+        tol: float | None = None,
+        penalty: Tensor | None = None,
+    ) -> Solution:
+        """Infer the posteriors of x.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, d)
+        parameters : Parameters
+            In the dtype and on the device of `x`.
+        start : AbstractPosterior, optional
+            Warm start; only its mean and variance (and the factor of a low-rank one) are used.
+        max_iter : int
+            Most iterations for any data point.
+        tol : float, optional
+            Largest gap to the optimum, nats per data point; default 1e-7 in float64 and 1e-4 in float32. With 0
+            exactly `max_iter` iterations are made and nothing is certified: what learning uses between its parameter
+            steps.
+        penalty : Tensor, optional
+            `Solution.penalty` of an earlier call.
+
+        Returns
+        -------
+        Solution
+        """
+
+
+def default_tolerance(dtype: torch.dtype) -> float:
+    """Gap in nats per data point that the arithmetic can tell from zero."""
+    return 1e-7 if dtype == torch.float64 else 1e-4
+
+
+def largest_gradient(x: Tensor, posterior: AbstractPosterior, parameters: Parameters) -> float:
+    """Largest |∂bound/∂ν| in units of 1/λ: |λ wᵀ(x − Wν)/σ² − ∂E|z|/∂ν|."""
+    if len(posterior) == 0:
+        return 0.0
+    p = parameters
+    residual = x - posterior.mean @ p.dictionary.T
+    pull = residual @ p.dictionary * (p.prior_scale / p.noise_variance)
+    return float((pull - p.prior.slopes(posterior.mean, posterior.std)[0]).abs().max())
