@@ -36,7 +36,7 @@ class AbstractPosterior(ABC):
 
     @abstractmethod
     def covariance_sum(self) -> Tensor:
-        """Σ_n T_n, (h, h)."""
+        """Σ_n T_n, (h, h), in float64: tr(WᵀW Σ_n T_n) may be far smaller than Σ_n T_n itself."""
 
     @abstractmethod
     def entropy(self) -> Tensor:
@@ -59,6 +59,14 @@ class AbstractPosterior(ABC):
         """A posterior with mean V ν and the marginal variances of V T Vᵀ, to start the next E-step from."""
 
     @abstractmethod
+    def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """Σ_n b_nh (V T_n Vᵀ)_hj for weights b (n, h): (h, h)."""
+
+    @abstractmethod
+    def scaled(self, factor: Tensor) -> Self:
+        """The posterior of the codes times `factor` (h,)."""
+
+    @abstractmethod
     def __getitem__(self, rows: slice | Tensor) -> Self:
         """The posteriors of some data points."""
 
@@ -75,7 +83,7 @@ class AbstractPosterior(ABC):
         return folded_normal.mean(self.mean, self.std)
 
     def second_moment_sum(self) -> Tensor:
-        """Σ_n ν_n ν_nᵀ + T_n, (h, h)."""
+        """Σ_n ν_n ν_nᵀ + T_n, (h, h), in float64."""
         return self.mean.T @ self.mean + self.covariance_sum()
 
     def sample(self, k: int, seed: int | torch.Generator = 0) -> Tensor:
@@ -149,7 +157,7 @@ class Diagonal(AbstractPosterior):
 
     def covariance_sum(self) -> Tensor:
         """diag(Σ_n v_n), (h, h)."""
-        return torch.diag(self.variance.sum(0))
+        return torch.diag(self.variance.sum(0, dtype=torch.float64))
 
     def entropy(self) -> Tensor:
         """½ Σ_h log(2πe v_nh), (n,)."""
@@ -171,6 +179,14 @@ class Diagonal(AbstractPosterior):
     def rotated(self, matrix: Tensor) -> "Diagonal":
         """Mean V ν, variance Σ_j V_hj² v_j."""
         return Diagonal(self.mean @ matrix.T, self.variance @ matrix.square().T)
+
+    def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """Σ_a V_ha (Σ_n b_nh v_na) V_ja."""
+        return (weight.T @ self.variance * matrix) @ matrix.T
+
+    def scaled(self, factor: Tensor) -> "Diagonal":
+        """c ν and c² v."""
+        return Diagonal(self.mean * factor, self.variance * factor.square())
 
     def __getitem__(self, rows: slice | Tensor) -> "Diagonal":
         return Diagonal(self.mean[rows], self.variance[rows])
@@ -212,8 +228,8 @@ class LowRank(AbstractPosterior):
 
     def covariance_sum(self) -> Tensor:
         """diag(Σ_n v_n) + Σ_n V_n V_nᵀ as one product of an (h, n r) matrix with itself."""
-        wide = self.factor.transpose(0, 1).reshape(self.factor.shape[1], -1)
-        return torch.diag(self.diagonal.sum(0)) + wide @ wide.T
+        wide = self.factor.transpose(0, 1).reshape(self.factor.shape[1], -1).double()
+        return torch.diag(self.diagonal.sum(0, dtype=torch.float64)) + wide @ wide.T
 
     def entropy(self) -> Tensor:
         """½ [h log 2πe + Σ_h log v_h + log det(I + Vᵀ D⁻¹ V)], (n,)."""
@@ -254,6 +270,17 @@ class LowRank(AbstractPosterior):
     def rotated(self, matrix: Tensor) -> "LowRank":
         """Factor V F exactly; the rotated diagonal keeps its marginals."""
         return LowRank(self.mean @ matrix.T, self.diagonal @ matrix.square().T, matrix @ self.factor)
+
+    def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """The diagonal part, and Σ_nr b_nh (V F)_nhr (V F)_njr."""
+        own = (weight.T @ self.diagonal * matrix) @ matrix.T
+        turned = matrix @ self.factor
+        left = (turned * weight.unsqueeze(2)).transpose(0, 1).reshape(matrix.shape[0], -1)
+        return own + left @ turned.transpose(0, 1).reshape(matrix.shape[0], -1).T
+
+    def scaled(self, factor: Tensor) -> "LowRank":
+        """c ν, c² v and c V."""
+        return LowRank(self.mean * factor, self.diagonal * factor.square(), self.factor * factor.unsqueeze(1))
 
     def __getitem__(self, rows: slice | Tensor) -> "LowRank":
         return LowRank(self.mean[rows], self.diagonal[rows], self.factor[rows])
@@ -300,11 +327,12 @@ class Full(AbstractPosterior):
 
     def covariance(self) -> Tensor:
         """T_n, (n, h, h)."""
-        return torch.cat([factor.covariance() for _, factor in self._chunks()])
+        return torch.cat([factor.covariance() for _, factor in self._chunks()]).to(self.mean.dtype)
 
     def covariance_sum(self) -> Tensor:
         """Σ_n T_n, (h, h), a chunk of data points at a time."""
-        total = torch.zeros_like(self.scaled_dictionary.T @ self.scaled_dictionary)
+        h = self.mean.shape[1]
+        total = torch.zeros(h, h, dtype=torch.float64, device=self.mean.device)
         for _, factor in self._chunks():
             total += factor.covariance_sum()
         return total
@@ -315,15 +343,15 @@ class Full(AbstractPosterior):
 
     def spread(self, dictionary: Tensor) -> Tensor:
         """tr(WᵀW T_n), (n,)."""
-        return torch.cat([factor.spread(dictionary) for _, factor in self._chunks()])
+        wide = dictionary.double()
+        return torch.cat([factor.spread(wide) for _, factor in self._chunks()]).to(self.mean.dtype)
 
     def noise(self, k: int, generator: torch.Generator) -> Tensor:
         """T (Wᵀε/σ + √κ ε'): its covariance is T (WᵀW/σ² + diag κ) T = T, (k, n, h)."""
         n = len(self)
         data_part = _normal((k, n, self.scaled_dictionary.shape[0]), self.mean, generator)
         prior_part = _normal((k, *self.mean.shape), self.mean, generator)
-        right = data_part @ self.scaled_dictionary + self.prior_precision.sqrt() * prior_part
-        return torch.cat([factor.multiply(right[:, rows]) for rows, factor in self._chunks()], dim=1)
+        return self._multiply(data_part @ self.scaled_dictionary + self.prior_precision.sqrt() * prior_part)
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Normal log density from the precision, (k, n)."""
@@ -334,15 +362,40 @@ class Full(AbstractPosterior):
 
     def rotated(self, matrix: Tensor) -> Diagonal:
         """Mean V ν with the exact marginal variances diag(V T Vᵀ)."""
-        variance = torch.cat([factor.rotated_variance(matrix) for _, factor in self._chunks()])
-        return Diagonal(self.mean @ matrix.T, variance)
+        wide = matrix.double()
+        variance = torch.cat([factor.rotated_variance(wide) for _, factor in self._chunks()])
+        return Diagonal(self.mean @ matrix.T, variance.to(self.mean.dtype))
 
     def multiply(self, right: Tensor) -> Tensor:
         """T_n b_n for b (n, h)."""
-        return torch.cat([factor.multiply(right[None, rows])[0] for rows, factor in self._chunks()])
+        return self._multiply(right[None])[0]
+
+    def _multiply(self, right: Tensor) -> Tensor:
+        """T_n b_n for b (k, n, h)."""
+        products = [factor.multiply(right[:, rows].double()) for rows, factor in self._chunks()]
+        return torch.cat(products, dim=1).to(self.mean.dtype)
 
     def _chunks(self) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
         return _factors(self.prior_precision, self.scaled_dictionary)
+
+    def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """V T_n Vᵀ, dense for a chunk of data points at a time."""
+        wide, weights = matrix.double(), weight.double()
+        total = torch.zeros_like(wide)
+        for rows, factor in self._chunks():
+            total += torch.einsum("nh,nhj->hj", weights[rows], wide @ factor.covariance() @ wide.T)
+        return total.to(self.mean.dtype)
+
+    def scaled(self, factor: Tensor) -> "Full":
+        """c ν, κ/c², c² diag(T) and W/(c σ)."""
+        square = factor.square()
+        return Full(
+            self.mean * factor,
+            self.prior_precision / square,
+            self.variance * square,
+            self.log_det + square.log().sum(),
+            self.scaled_dictionary / factor,
+        )
 
     def __getitem__(self, rows: slice | Tensor) -> "Full":
         return Full(
@@ -355,7 +408,12 @@ class Full(AbstractPosterior):
 
 
 def _factors(prior_precision: Tensor, scaled_dictionary: Tensor) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
-    """Factorise T_n⁻¹ chunk by chunk, in the smaller of h×h and d×d."""
+    """Factorise T_n⁻¹ chunk by chunk, in the smaller of h×h and d×d.
+
+    Always in float64: with σ = 0.01 the data term is about 10⁴ times the prior's, and float32 keeps nothing of the
+    smaller one, or finds a matrix that is no longer positive definite.
+    """
+    prior_precision, scaled_dictionary = prior_precision.double(), scaled_dictionary.double()
     n, h = prior_precision.shape
     d = scaled_dictionary.shape[0]
     size = max(1, CHUNK_ELEMENTS // (h * max(h, d)))
@@ -418,7 +476,9 @@ class _Woodbury:
 
     @classmethod
     def of(cls, prior_precision: Tensor, scaled_dictionary: Tensor) -> "_Woodbury":
-        prior_variance = prior_precision.reciprocal()
+        # κ underflows for codes far from zero. In h×h this is harmless; here T is a difference of terms of size 1/κ.
+        floor = 1e-11 * scaled_dictionary.square().sum(0)
+        prior_variance = torch.maximum(prior_precision, floor).reciprocal()
         d = scaled_dictionary.shape[0]
         half = scaled_dictionary * prior_variance.sqrt().unsqueeze(1)
         eye = torch.eye(d, dtype=half.dtype, device=half.device)

@@ -5,11 +5,14 @@ Fenchel duality: for any vector u of the data space with |w_hᵀu| ≤ 1/λ_h,
     min f ≥ uᵀx − σ²|u|²/2 − Σ_h ψ_h*(w_hᵀu),
 
 where ψ* is the conjugate of the code's own cost (module `diagonal`). Its maximiser is explicit, z = erf⁻¹(λ y), so
-evaluating the bound takes one product with the dictionary and no iteration. The best u is the scaled residual (x −
-Wν)/σ²; shrunk, where needed, until it is feasible. The difference between f(ν) and this bound is a certificate: it
-holds whatever solver found ν. It is evaluated in float64, since near the optimum it is a small difference of large
-numbers.
+evaluating the bound takes one product with the dictionary and no iteration. Two vectors u are tried and the better is
+kept: the scaled residual (x − Wν)/σ², and the vector next to it whose pull Wᵀu equals the slopes of the prior at q,
+which no rounding of ν can make infeasible. The difference between f(ν) and this bound is a certificate: it holds
+whatever solver found ν. It is evaluated in float64, since near the optimum it is a small difference of large numbers.
 """
+
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -44,28 +47,50 @@ def duality_gap(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> Tens
     >>> bool(duality_gap(torch.tensor([[3.0]]), poor, parameters) > 100)
     True
     """
-    p = parameters.to(torch.float64)
-    x, mean, scale = x.double(), q.mean.double(), q.std.double()
-    own_precision = p.dictionary.square().sum(0) / p.noise_variance
-    residual = x - mean @ p.dictionary.T
-    primal = residual.square().sum(1) / (2 * p.noise_variance)
-    primal = primal + _code_cost(mean, scale, p.prior_scale, own_precision).sum(1)
-    return primal - _dual(x, residual / p.noise_variance, p, own_precision)
+    return Certificate.of(parameters).gap(x, q)
 
 
-def _code_cost(mean: Tensor, scale: Tensor, prior_scale: Tensor, own_precision: Tensor) -> Tensor:
-    """A(ν, s)/λ + s² g/2σ² − log s."""
-    return folded_normal.mean(mean, scale) / prior_scale + scale.square() * own_precision / 2 - scale.log()
+@final
+@dataclass(frozen=True)
+class Certificate:
+    """What the duality gaps of all data points share, made once for given parameters."""
 
+    parameters: Parameters  # in float64
+    own_precision: Tensor  # |w_h|²/σ² (h,)
+    pseudo_inverse: Tensor  # W⁺ (h, d)
 
-def _dual(x: Tensor, u: Tensor, p: Parameters, own_precision: Tensor) -> Tensor:
-    slope = u @ p.dictionary * p.prior_scale  # λ wᵀu, must lie in [−1, 1]
-    shrink = (1 / slope.abs().amax(1, keepdim=True)).clamp(max=1.0)
-    u, slope = u * shrink, (slope * shrink).clamp(-1, 1)
-    # At ±1 the maximiser is at infinity, but the conjugate is not: stop at the last number below 1
-    z = torch.erfinv(slope.clamp(-1 + 1e-15, 1 - 1e-15))
-    k = SQRT_2_OVER_PI * torch.exp(-z * z) / p.prior_scale
-    scale = 2 / (k + torch.sqrt(k * k + 4 * own_precision))
-    mean = SQRT_2 * z * scale
-    conjugate = slope / p.prior_scale * mean - _code_cost(mean, scale, p.prior_scale, own_precision)
-    return (u * x).sum(1) - p.noise_variance / 2 * u.square().sum(1) - conjugate.sum(1)
+    @classmethod
+    def of(cls, parameters: Parameters) -> "Certificate":
+        """Prepare for these parameters."""
+        p = parameters.to(torch.float64)
+        return cls(p, p.dictionary.square().sum(0) / p.noise_variance, torch.linalg.pinv(p.dictionary, rtol=1e-10))
+
+    def gap(self, x: Tensor, q: AbstractPosterior) -> Tensor:
+        """See `duality_gap`."""
+        p = self.parameters
+        x, mean, scale = x.double(), q.mean.double(), q.std.double()
+        residual = x - mean @ p.dictionary.T
+        primal = residual.square().sum(1) / (2 * p.noise_variance) + self._code_cost(mean, scale).sum(1)
+        u = residual / p.noise_variance
+        gradient = u @ p.dictionary - p.prior.slopes(mean, scale)[0] / p.prior_scale
+        consistent = u - gradient @ self.pseudo_inverse
+        return primal - torch.maximum(self._dual(x, u), self._dual(x, consistent))
+
+    def _code_cost(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """A(ν, s)/λ + s² |w|²/2σ² − log s."""
+        prior = folded_normal.mean(mean, scale) / self.parameters.prior_scale
+        return prior + scale.square() * self.own_precision / 2 - scale.log()
+
+    def _dual(self, x: Tensor, u: Tensor) -> Tensor:
+        p = self.parameters
+        slope = u @ p.dictionary * p.prior_scale  # λ wᵀu, must lie in [−1, 1]
+        shrink = (1 / slope.abs().amax(1, keepdim=True)).clamp(max=1.0)
+        u = u * shrink
+        # At ±1 the maximiser is at infinity, but the conjugate is not: stop just below 1
+        slope = (slope * shrink).clamp(-1 + 1e-15, 1 - 1e-15)
+        z = torch.erfinv(slope)
+        k = SQRT_2_OVER_PI * torch.exp(-z * z) / p.prior_scale
+        scale = 2 / (k + torch.sqrt(k * k + 4 * self.own_precision))
+        mean = SQRT_2 * z * scale
+        conjugate = slope / p.prior_scale * mean - self._code_cost(mean, scale)
+        return (u * x).sum(1) - p.noise_variance / 2 * u.square().sum(1) - conjugate.sum(1)

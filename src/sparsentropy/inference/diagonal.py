@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.folded_normal import SQRT_2, SQRT_2_OVER_PI, standardised
-from sparsentropy.inference.certificate import duality_gap
+from sparsentropy.inference.certificate import Certificate
 from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
@@ -36,6 +36,7 @@ BALANCE_EVERY = 5
 BALANCE_UNTIL = 40  # later the penalties stay, which the convergence proof needs
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
 CHUNK_ROWS = 2048
+FLOAT32_ITERATIONS = 60  # data points that float32 has not certified by then go on in float64
 
 
 @final
@@ -66,17 +67,17 @@ class DiagonalSolver(AbstractSolver):
     ) -> Solution:
         """See `AbstractSolver`."""
         tol = default_tolerance(x.dtype) if tol is None else tol
-        problem = _Problem.of(parameters)
+        problem = _Problem.of(parameters, certify=tol > 0)
         weights = problem.first_penalty() if penalty is None else penalty / parameters.prior_scale.square()
         mean = torch.empty(x.shape[0], parameters.h, dtype=x.dtype, device=x.device)
         variance = torch.empty_like(mean)
         cost = Cost(0, 0.0, 0, 0)
         for begin in range(0, x.shape[0], CHUNK_ROWS):
             rows = slice(begin, begin + CHUNK_ROWS)
-            z = None if start is None else standardised(start.mean[rows], start.std[rows])
+            z = torch.zeros_like(mean[rows]) if start is None else standardised(start.mean[rows], start.std[rows])
             z, weights, chunk_cost = _solve(x[rows], problem, z, weights, max_iter, tol)
-            scale = problem.best_scale(z)[0]
-            mean[rows], variance[rows] = SQRT_2 * z * scale, scale.square()
+            q = problem.posterior(z)
+            mean[rows], variance[rows] = q.mean, q.variance
             cost += chunk_cost
         return Solution(Diagonal(mean, variance), cost, weights * parameters.prior_scale.square())
 
@@ -89,11 +90,12 @@ class _Problem:
     parameters: Parameters
     precision: Tensor  # WᵀW/σ² (h, h)
     own_precision: Tensor  # its diagonal g/σ² (h,)
+    certificate: Certificate | None
 
     @classmethod
-    def of(cls, parameters: Parameters) -> "_Problem":
+    def of(cls, parameters: Parameters, *, certify: bool) -> "_Problem":
         precision = parameters.dictionary.T @ parameters.dictionary / parameters.noise_variance
-        return cls(parameters, precision, precision.diagonal())
+        return cls(parameters, precision, precision.diagonal(), Certificate.of(parameters) if certify else None)
 
     def first_penalty(self) -> Tensor:
         return FIRST_PENALTY / self.parameters.prior_scale.square()
@@ -194,10 +196,26 @@ def _balanced(penalty: Tensor, free: Tensor, new: Tensor, old: Tensor) -> Tensor
 
 
 def _solve(
-    x: Tensor, problem: _Problem, z: Tensor | None, penalty: Tensor, max_iter: int, tol: float
+    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float
 ) -> tuple[Tensor, Tensor, Cost]:
-    """Iterate on a chunk, leaving out every data point as soon as it is certified."""
-    z = torch.zeros(x.shape[0], problem.precision.shape[0], dtype=x.dtype, device=x.device) if z is None else z
+    """Solve a chunk; what float32 cannot certify is finished in float64."""
+    switch = FLOAT32_ITERATIONS if x.dtype == torch.float32 and tol > 0 else max_iter
+    z, penalty, active, iterations = _iterate(x, problem, z, penalty, min(max_iter, switch), tol)
+    if len(active) and iterations < max_iter:
+        exact = _Problem.of(problem.parameters.to(torch.float64), certify=True)
+        rest = _iterate(x[active].double(), exact, z[active].double(), penalty.double(), max_iter - iterations, tol)
+        z[active] = rest[0].to(z.dtype)
+        active, iterations = active[rest[2]], iterations + rest[3]
+    if tol <= 0:
+        return z, penalty, Cost(iterations, float("nan"), 0, x.shape[0])
+    gradient = largest_gradient(x, problem.posterior(z), problem.parameters)
+    return z, penalty, Cost(iterations, gradient, x.shape[0] - len(active), x.shape[0])
+
+
+def _iterate(
+    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Iterate, leaving out what is certified; returns z, ρ, the data points left open and the iterations."""
     result, active = z.clone(), torch.arange(x.shape[0], device=x.device)
     splitting, state, linear = _Splitting.of(problem, penalty), _State.of(z, problem), problem.linear(x)
     iteration = 0
@@ -207,11 +225,9 @@ def _solve(
         iteration += 1
         if iteration % BALANCE_EVERY == 0 and iteration <= BALANCE_UNTIL:
             splitting = _Splitting.of(problem, _balanced(splitting.penalty, free, state.code, old.code))
-        if tol > 0 and (iteration % LOOK_EVERY == 0 or iteration == max_iter):
-            open_rows = duality_gap(x[active], problem.posterior(state.z), problem.parameters) > tol
+        if problem.certificate is not None and (iteration % LOOK_EVERY == 0 or iteration == max_iter):
+            open_rows = problem.certificate.gap(x[active], problem.posterior(state.z)) > tol
             result[active] = state.z
             active, state, linear = active[open_rows], state[open_rows], linear[open_rows]
     result[active] = state.z
-    gradient = largest_gradient(x, problem.posterior(result), problem.parameters) if tol > 0 else float("nan")
-    converged = x.shape[0] - len(active) if tol > 0 else 0
-    return result, splitting.penalty, Cost(iteration, gradient, converged, x.shape[0])
+    return result, splitting.penalty, active, iteration

@@ -1,0 +1,10 @@
+"""How the parameters follow from the statistics of the posteriors: the M-step, and the loop around both steps.
+
+`em` has the closed forms, `rotation` the step along which the fit does not change, `quasi_newton` the accelerated
+step on the bound as a function of the dictionary alone, and `loop` decides which of them is taken when. None of them
+sees how the posteriors were found.
+"""
+
+from sparsentropy.learning.loop import Sweep, learn
+
+__all__ = ["Sweep", "learn"]

@@ -1,0 +1,86 @@
+"""The closed-form M-step: the dictionary, scales and noise that fit the statistics best.
+
+With γ = δ = 1 the bound does not change when an atom is scaled and its codes are scaled back, so the best dictionary
+is the least-squares one, W = (Σ xνᵀ)(Σ ννᵀ + T)⁻¹, and unit length is restored afterwards. With annealing weights
+this symmetry is gone: the constraint must hold inside the step, and each atom in turn has an exact solution, w_h ∝ Σ
+x ν_h − Σ_{j≠h} w_j S_jh. In both cases the prior scales and the noise variance then follow from the same statistics
+(Theorem 2 of Velychko et al., AISTATS 2024).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import PLAIN, Statistics, Weights
+
+PASSES = 3
+"""Rounds over the atoms in one column-wise update; each round raises the bound."""
+
+
+def update(statistics: Statistics, parameters: Parameters, weights: Weights = PLAIN) -> tuple[Parameters, Tensor]:
+    """Parameters of unit-length atoms that raise the bound of the given posteriors.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    parameters : Parameters
+        The present ones, with unit-length atoms.
+    weights : Weights
+
+    Returns
+    -------
+    tuple of Parameters and Tensor (h,)
+        The new parameters, and the factors by which codes must be multiplied to go with them (1 under annealing).
+    """
+    if weights.plain:
+        return statistics.fit(parameters, least_squares(statistics)).gauged()
+    dictionary = columnwise(statistics, parameters.dictionary.double())
+    return statistics.fit(parameters, dictionary), torch.ones_like(parameters.prior_scale)
+
+
+def least_squares(statistics: Statistics) -> Tensor:
+    """W = (Σ xνᵀ)(Σ ννᵀ + T)⁻¹, (d, h) in float64.
+
+    Solved with every code scaled to unit second moment: codes of atoms that are switched off may be many orders
+    smaller than the rest.
+    """
+    factor, scale = correlation_factor(statistics.second_moment)
+    return torch.cholesky_solve((statistics.cross / scale).T, factor).T / scale
+
+
+def correlation_factor(second_moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factor L of a second moment S scaled to unit diagonal, S = D L Lᵀ D, and the diagonal of D (h,)."""
+    scale = second_moment.diagonal().sqrt()
+    correlation = second_moment / scale / scale[:, None]
+    jitter = 1e-12 * torch.eye(correlation.shape[0], dtype=correlation.dtype, device=correlation.device)
+    return torch.linalg.cholesky(correlation + jitter), scale
+
+
+def columnwise(statistics: Statistics, dictionary: Tensor) -> Tensor:
+    """Unit-length atoms, each in turn at its exact optimum given the others, (d, h) in float64."""
+    W = dictionary.clone()
+    S = statistics.second_moment
+    for _ in range(PASSES):
+        for atom in range(W.shape[1]):
+            # Σ x ν_h − Σ_{j≠h} w_j S_jh
+            pull = statistics.cross[:, atom] - W @ S[:, atom] + W[:, atom] * S[atom, atom]
+            length = pull.norm()
+            if length > 0:
+                W[:, atom] = pull / length
+    return W
+
+
+def floored(parameters: Parameters, unit: float) -> Parameters:
+    """Keep scales and noise away from zero, where the arithmetic ends; `unit` is the root mean square of the data.
+
+    An atom that is not needed shrinks by a constant factor at every sweep and would underflow; exactly explained data
+    have no noise at all. Both floors lie far below anything that could be seen in the data.
+    """
+    eps = torch.finfo(parameters.dictionary.dtype).eps
+    return replace(
+        parameters,
+        prior_scale=parameters.prior_scale.clamp(min=1e-7 * unit),
+        noise_variance=parameters.noise_variance.clamp(min=max(0.1 * eps, 1e-12) * unit**2),
+    )

@@ -1,0 +1,246 @@
+"""The loop around inference and learning, and the choice of the step.
+
+A *sweep* is one pass over the data: new parameters are tried, all posteriors are brought up to date from where they
+were, and the pooled bound L_H says whether the parameters are kept. Learning starts on a small random part of the
+data and moves to larger ones when the part has little more to teach, since the first thousand data points show the
+way as well as a million. On each part a few sweeps of plain EM come first, with rotations where the posterior is
+full; then accelerated sweeps (`quasi_newton`). A sweep that does not raise the bound is taken back and a shorter step
+is tried, so the bounds that are reported for a given part only ever rise.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy.inference import AbstractSolver
+from sparsentropy.learning import em, quasi_newton, rotation
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import PLAIN, Statistics, Weights, entropy_elbo
+from sparsentropy.posteriors import AbstractPosterior, Full
+
+NOTHING = quasi_newton.Memory()
+PLAIN_SWEEPS = 5  # of EM before anything else
+ROTATION_SWEEPS = 15
+ROTATION_STEPS = 3  # in each such sweep
+COLD_ITERATIONS = 30  # of the E-step at its very first call
+WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
+MOST_ITERATIONS = 128
+SHORTER = 0.3
+SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
+WINDOW = 5  # sweeps over which the gain is averaged before it is compared with the tolerance
+ROWS_PER_UNKNOWN = 32  # size of the first part of the data, times max(h, d)
+GROWTH = 4
+
+
+@final
+@dataclass(frozen=True)
+class Sweep:
+    """What one pass over (a part of) the data led to.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        With unit-length atoms.
+    lower_bound : float
+        L_H pooled over the part, nats per data point.
+    rows : int
+        Data points of the part.
+    converged : bool
+        Whether learning on all data stopped because the bound had stopped rising.
+    """
+
+    parameters: Parameters
+    lower_bound: float
+    rows: int
+    converged: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class _State:
+    """Parameters, all posteriors under them, and what the next sweep wants to know."""
+
+    parameters: Parameters
+    posteriors: Sequence[AbstractPosterior]
+    statistics: Statistics
+    bound: float
+    penalty: Tensor | None
+    memory: quasi_newton.Memory = NOTHING
+    iterations: int = WARM_ITERATIONS
+
+    def sweep(self, *, converged: bool = False) -> Sweep:
+        return Sweep(self.parameters, self.bound, round(float(self.statistics.n)), converged)
+
+
+@final
+@dataclass(frozen=True)
+class _Task:
+    """The data of one part, and how posteriors are found on it."""
+
+    x: Tensor
+    solver: AbstractSolver
+    batch_size: int
+    unit: float  # root mean square of the data
+    weights: Weights
+
+    def expect(
+        self,
+        parameters: Parameters,
+        starts: Sequence[AbstractPosterior] | None,
+        iterations: int,
+        penalty: Tensor | None = None,
+    ) -> _State:
+        """E-step over all batches at `parameters`; afterwards λ and σ² are refitted."""
+        effective = self.weights.apply(em.floored(parameters, self.unit))
+        posteriors, statistics = [], None
+        for index, x in enumerate(self.x.split(self.batch_size)):
+            start = None if starts is None else starts[index]
+            solution = self.solver(x, effective, start, max_iter=iterations, tol=0.0, penalty=penalty)
+            penalty = solution.penalty
+            part = Statistics.of(x, solution.posterior, parameters)
+            statistics = part if statistics is None else statistics + part
+            posteriors.append(solution.posterior)
+        assert statistics is not None, "the estimator refuses empty data"
+        bound = float(entropy_elbo(statistics, parameters, self.weights))
+        return _State(statistics.fit(parameters), posteriors, statistics, bound, penalty)
+
+
+def learn(
+    x: Tensor,
+    parameters: Parameters,
+    solver: AbstractSolver,
+    *,
+    max_iter: int,
+    tol: float,
+    batch_size: int,
+    generator: torch.Generator,
+    weights: Weights = PLAIN,
+) -> Iterator[Sweep]:
+    """Learn parameters from data; yields after every sweep, so that the caller may stop at any time and keep the best.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, d)
+    parameters : Parameters
+        Where to start; unit-length atoms.
+    solver : AbstractSolver
+    max_iter : int
+        Most sweeps over all data, parts not counted.
+    tol : float
+        Gain in nats per data point and sweep below which learning has converged.
+    batch_size : int
+        Data points that one E-step call sees.
+    generator : torch.Generator
+        Draws the parts.
+    weights : Weights
+        Annealing weights, held during the call.
+
+    Yields
+    ------
+    Sweep
+    """
+    unit = float(x.square().mean().sqrt())
+    order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
+    for rows in _parts(x.shape[0], parameters.h, parameters.d):
+        final = rows == x.shape[0]
+        task = _Task(x if final else x[order[:rows]], solver, batch_size, unit, weights)
+        # A part cannot tell the whole apart from itself by better than about one unknown per data point
+        enough = tol if final else max(tol, 0.01 * parameters.d * parameters.h / rows)
+        for sweep in _learn_part(task, parameters, max_iter if final else 10 * max_iter, enough):
+            parameters = sweep.parameters
+            yield sweep if final else replace(sweep, converged=False)
+
+
+def _parts(n: int, h: int, d: int) -> list[int]:
+    """Sizes of the parts, the last one being n."""
+    sizes, size = [], ROWS_PER_UNKNOWN * max(h, d)
+    while size * GROWTH // 2 <= n:
+        sizes.append(size)
+        size *= GROWTH
+    return [*sizes, n]
+
+
+def _learn_part(task: _Task, parameters: Parameters, max_iter: int, tol: float) -> Iterator[Sweep]:
+    state = task.expect(parameters, None, COLD_ITERATIONS)
+    bounds = [state.bound]
+    yield state.sweep()
+    while len(bounds) < max_iter:
+        new = _advance(task, state, age=len(bounds))
+        state = new or state
+        bounds.append(state.bound)
+        done = new is None or _gain(task, state, bounds) < tol
+        yield state.sweep(converged=done)
+        if done:
+            return
+
+
+def _gain(task: _Task, state: _State, bounds: list[float]) -> float:
+    """Mean gain of the last sweeps; infinite while too few have been made with the step that is used to the end."""
+    settled = PLAIN_SWEEPS + (ROTATION_SWEEPS if _rotates(task, state) else 0) + WINDOW
+    return (bounds[-1] - bounds[-1 - WINDOW]) / WINDOW if len(bounds) > settled else float("inf")
+
+
+def _rotates(task: _Task, state: _State) -> bool:
+    """Rotations are exact for full posteriors; for others the accelerated sweeps turn the dictionary."""
+    return task.weights.plain and isinstance(state.posteriors[0], Full)
+
+
+def _advance(task: _Task, state: _State, age: int) -> _State | None:
+    """The next sweep; None when nothing raises the bound any more."""
+    if age < PLAIN_SWEEPS or not task.weights.plain:
+        return _plain_sweep(task, state)
+    if age < PLAIN_SWEEPS + ROTATION_SWEEPS and _rotates(task, state):
+        return _rotated_sweep(task, state)
+    return _accelerated_sweep(task, state) or _plain_sweep(task, replace(state, memory=NOTHING))
+
+
+def _plain_sweep(task: _Task, state: _State) -> _State | None:
+    parameters, factor = em.update(state.statistics, state.parameters, task.weights)
+    return _patiently(task, state, parameters, _scaled(state.posteriors, factor))
+
+
+def _rotated_sweep(task: _Task, state: _State) -> _State | None:
+    matrix = rotation.rotate(state.posteriors, state.statistics, ROTATION_STEPS)
+    statistics, parameters = rotation.turn(matrix, state.statistics, state.parameters)
+    turned = [q.rotated(matrix.to(q.mean.dtype)) for q in state.posteriors]
+    parameters, factor = em.update(statistics, parameters, task.weights)
+    return _patiently(task, state, parameters, _scaled(turned, factor))
+
+
+def _patiently(
+    task: _Task, state: _State, parameters: Parameters, starts: Sequence[AbstractPosterior]
+) -> _State | None:
+    """An E-step that may not end below the bound it started from: more iterations until it does not."""
+    iterations = state.iterations
+    while iterations <= MOST_ITERATIONS:
+        new = task.expect(parameters, starts, iterations, state.penalty)
+        if new.bound > state.bound:
+            return replace(new, iterations=state.iterations)
+        starts, iterations = new.posteriors, 2 * iterations
+    return None
+
+
+def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
+    """A quasi-Newton step on F(W), shortened until it raises the bound."""
+    gradient = quasi_newton.gradient(state.statistics, state.parameters)
+    direction = state.memory.direction(gradient, quasi_newton.Metric.of(state.statistics, state.parameters))
+    slope = float((direction * gradient).sum())
+    step, iterations = 1.0, state.iterations
+    while slope > 0 and iterations <= MOST_ITERATIONS:
+        trial = state.parameters.dictionary.double() + step * direction
+        parameters, factor = state.statistics.fit(state.parameters, trial).gauged()
+        parameters = replace(parameters, noise_variance=state.parameters.noise_variance)
+        new = task.expect(parameters, _scaled(state.posteriors, factor), iterations, state.penalty)
+        if new.bound > state.bound + SUFFICIENT * step * slope:
+            bent = gradient * factor - quasi_newton.gradient(new.statistics, new.parameters)
+            memory = state.memory.rescaled(factor).extended(step * direction / factor, bent)
+            return replace(new, memory=memory, iterations=iterations)
+        step, iterations = SHORTER * step, iterations if step == 1.0 else 2 * iterations
+    return None
+
+
+def _scaled(posteriors: Sequence[AbstractPosterior], factor: Tensor) -> list[AbstractPosterior]:
+    return [q.scaled(factor.to(q.mean.dtype)) for q in posteriors]

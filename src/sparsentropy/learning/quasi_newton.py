@@ -1,0 +1,124 @@
+"""The accelerated step: the bound as a function of the dictionary alone.
+
+With every posterior, scale and noise variance at its optimum the bound is a function F(W). By the envelope theorem
+its gradient is that of the ELBO at fixed posteriors, ((Σ xνᵀ) − W Σ(ννᵀ + T))/(n σ²), so one E-step over the data
+gives the value and the slope. F is maximised by limited-memory BFGS (Liu and Nocedal, 1989). What makes it fast is
+the metric it starts from. For h ≤ d, dictionaries change in two ways that have nothing to do with each other: inside
+their own span, W → W(I + E), where the curvature is that of an independent component analysis of noisy data — the
+Fisher information, 2×2 blocks for the pairs (E_hj, E_jh) made of the moments E[y_h²], E[ν_j²] and E[y_h ν_h] of the
+pulls y = Wᵀ(x − Wν)/σ² — and out of their span, where it is that of least squares. For h > d there is nothing outside
+the span and the blocks over-count, so least squares, the metric of EM, is used for all.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy.learning.em import correlation_factor
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import Statistics
+
+PAIRS = 12
+"""Steps that are remembered."""
+
+DAMPING = 0.1  # of the Fisher blocks; relative, since their scale is 1
+
+
+def gradient(statistics: Statistics, parameters: Parameters) -> Tensor:
+    """∂F/∂W (d, h) in nats per data point and code unit, float64, at the noise variance that fits W best."""
+    W = parameters.dictionary.double()
+    variance = parameters.likelihood.fit(statistics.mean_error(W), statistics.d)
+    return (statistics.cross - W @ statistics.second_moment) / (statistics.n * variance)
+
+
+@final
+@dataclass(frozen=True)
+class Metric:
+    """An approximate inverse of −∂²F/∂W², from statistics."""
+
+    dictionary: Tensor  # (d, h)
+    least_squares: tuple[Tensor, Tensor, Tensor]  # Cholesky factor and scale of Σννᵀ+T, and n σ²
+    blocks: "_Blocks | None"
+
+    @classmethod
+    def of(cls, statistics: Statistics, parameters: Parameters) -> "Metric":
+        """The metric at the dictionary of `parameters`."""
+        W = parameters.dictionary.double()
+        variance = parameters.likelihood.fit(statistics.mean_error(W), statistics.d)
+        factor, scale = correlation_factor(statistics.second_moment)
+        blocks = _Blocks.of(statistics, parameters) if parameters.h <= parameters.d else None
+        return cls(W, (factor, scale, statistics.n * variance), blocks)
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Direction (d, h) for a gradient (d, h); symmetric and positive definite."""
+        factor, scale, weight = self.least_squares
+        plain = weight * torch.cholesky_solve((gradient / scale).T, factor).T / scale
+        if self.blocks is None:
+            return plain
+        inside = self.dictionary @ self.blocks.solve(self.dictionary.T @ gradient)
+        return inside + plain - self.blocks.basis @ (self.blocks.basis.T @ plain)
+
+
+@final
+@dataclass(frozen=True)
+class _Blocks:
+    """Fisher information of relative changes: [[a_hj, c_hj], [c_hj, a_jh]] for the pair (E_hj, E_jh)."""
+
+    own: Tensor  # a_hj = E[y_h²] E[ν_j² + T_jj] (h, h)
+    cross: Tensor  # c_hj = E[y_h ν_h] E[y_j ν_j], without a diagonal (h, h)
+    basis: Tensor  # orthonormal basis of the span of W (d, h)
+
+    @classmethod
+    def of(cls, statistics: Statistics, parameters: Parameters) -> "_Blocks":
+        # At the optimum of the E-step the pull y equals the slope of the prior, ∂A/∂ν / λ
+        scale = parameters.prior.fit(statistics.prior_statistic / statistics.n)
+        pull_square = statistics.slope_square / statistics.n / scale.square()
+        pull_code = statistics.slope_code / statistics.n / scale
+        code_square = statistics.second_moment.diagonal() / statistics.n
+        own = (1 + DAMPING) * pull_square[:, None] * code_square + DAMPING
+        cross = pull_code[:, None] * pull_code
+        cross = cross - torch.diag(cross.diagonal())
+        return cls(own, cross, torch.linalg.qr(parameters.dictionary.double()).Q)
+
+    def solve(self, relative: Tensor) -> Tensor:
+        determinant = self.own * self.own.T - self.cross.square()
+        return (self.own.T * relative - self.cross * relative.T) / determinant
+
+
+@final
+@dataclass(frozen=True)
+class Memory:
+    """The last steps s and the changes y of −∂F/∂W along them."""
+
+    steps: tuple[Tensor, ...] = ()
+    changes: tuple[Tensor, ...] = ()
+
+    def direction(self, gradient: Tensor, metric: Metric) -> Tensor:
+        """Ascent direction by the two-loop recursion, started from the metric scaled to the last step."""
+        remainder, weights = gradient.clone(), []
+        for s, y in zip(reversed(self.steps), reversed(self.changes), strict=True):
+            weight = (s * remainder).sum() / (s * y).sum()
+            remainder -= weight * y
+            weights.append(weight)
+        result = metric(remainder) * self._scale(metric)
+        for s, y, weight in zip(self.steps, self.changes, reversed(weights), strict=True):
+            result += s * (weight - (y * result).sum() / (s * y).sum())
+        return result
+
+    def _scale(self, metric: Metric) -> Tensor | float:
+        if not self.steps:
+            return 1.0
+        s, y = self.steps[-1], self.changes[-1]
+        return ((s * y).sum() / (y * metric(y)).sum()).clamp(0.05, 20.0)
+
+    def extended(self, step: Tensor, change: Tensor) -> "Memory":
+        """With one more pair, if it bends the right way."""
+        if (step * change).sum() <= 1e-10 * step.norm() * change.norm():
+            return self
+        return Memory((*self.steps, step)[-PAIRS:], (*self.changes, change)[-PAIRS:])
+
+    def rescaled(self, factor: Tensor) -> "Memory":
+        """The same pairs after codes were multiplied by `factor` and atoms divided by it."""
+        return Memory(tuple(s / factor for s in self.steps), tuple(y * factor for y in self.changes))
