@@ -407,23 +407,30 @@ class Full(AbstractPosterior):
         )
 
 
-def _factors(prior_precision: Tensor, scaled_dictionary: Tensor) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
-    """Factorise T_n⁻¹ chunk by chunk, in the smaller of h×h and d×d.
+def factorised(prior_precision: Tensor, scaled_dictionary: Tensor) -> "_Cholesky | _Woodbury":
+    """T_n⁻¹ of κ (n, h) and W/σ (d, h), in the smaller of h×h and d×d.
 
     Always in float64: with σ = 0.01 the data term is about 10⁴ times the prior's, and float32 keeps nothing of the
     smaller one, or finds a matrix that is no longer positive definite.
     """
     prior_precision, scaled_dictionary = prior_precision.double(), scaled_dictionary.double()
+    if scaled_dictionary.shape[0] < scaled_dictionary.shape[1]:
+        return _Woodbury.of(prior_precision, scaled_dictionary)
+    return _Cholesky.of(prior_precision, scaled_dictionary.T @ scaled_dictionary)
+
+
+def rows_at_once(h: int, d: int) -> int:
+    """Data points whose factors fit into `CHUNK_ELEMENTS`."""
+    return max(1, CHUNK_ELEMENTS // (h * max(h, d)))
+
+
+def _factors(prior_precision: Tensor, scaled_dictionary: Tensor) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
+    """Factorise T_n⁻¹ chunk by chunk."""
     n, h = prior_precision.shape
-    d = scaled_dictionary.shape[0]
-    size = max(1, CHUNK_ELEMENTS // (h * max(h, d)))
-    gram = None if d < h else scaled_dictionary.T @ scaled_dictionary
+    size = rows_at_once(h, scaled_dictionary.shape[0])
     for begin in range(0, n, size):
         rows = slice(begin, min(begin + size, n))
-        if gram is None:
-            yield rows, _Woodbury.of(prior_precision[rows], scaled_dictionary)
-        else:
-            yield rows, _Cholesky.of(prior_precision[rows], gram)
+        yield rows, factorised(prior_precision[rows], scaled_dictionary)
 
 
 @final

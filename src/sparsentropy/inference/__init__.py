@@ -7,6 +7,7 @@ per data point, so answers do not depend on the start, and each solver can say h
 
 from sparsentropy.inference.certificate import duality_gap
 from sparsentropy.inference.diagonal import DiagonalSolver
+from sparsentropy.inference.full import FullSolver, full_duality_gap
 from sparsentropy.inference.solution import AbstractSolver, Cost, Solution
 
-__all__ = ["AbstractSolver", "Cost", "DiagonalSolver", "Solution", "duality_gap"]
+__all__ = ["AbstractSolver", "Cost", "DiagonalSolver", "FullSolver", "Solution", "duality_gap", "full_duality_gap"]
