@@ -117,7 +117,7 @@ def test_logarithmic_axes_end_at_round_numbers_and_carry_few(scales, ax):
     ("value", "text"), [(0.05, "0.05"), (1.0, "1"), (1e-6, "10⁻⁶"), (2e-5, "2·10⁻⁵"), (1e5, "10⁵")]
 )
 def test_numbers_beside_logarithmic_axes_are_plain_text(value, text):
-    assert plotting._decimal(value) == text
+    assert plotting.style.decimal(value) == text
 
 
 def test_sparsity_of_laplace_codes_follows_the_laplace_density(ax):

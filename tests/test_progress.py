@@ -24,7 +24,7 @@ def test_a_log_stays_short(total, lines):
             assert not callback(sweep)
     written = text.getvalue().splitlines()
     assert len(written) == lines
-    assert written[-1] == f"sweep {total}/{total}  bound {-10 / total:.2f}  noise 0.2  0:00 left at most"
+    assert written[-1] == f"sweep {total}/{total}  bound {-10 / total:.2f}  noise 0.2  0:00 left"
 
 
 def test_a_terminal_shows_one_line_that_is_gone_afterwards():
@@ -34,10 +34,10 @@ def test_a_terminal_shows_one_line_that_is_gone_afterwards():
         for sweep in sweeps(3):
             callback(sweep)
     shown = text.getvalue()
-    assert "sweep 3/3  bound -3.33  noise 0.2  0:00 left at most" in shown
+    assert "sweep 3/3  bound -3.33  noise 0.2  0:00 left" in shown
     assert shown.endswith("\x1b[2K")
 
 
 def test_the_time_left_counts_the_sweeps_that_are_left():
     first = next(sweeps(61))
-    assert progress._state(first).endswith("2:00 left at most")
+    assert progress._state(first).endswith("2:00 left")

@@ -8,7 +8,7 @@ come after learning are treated as those before. It is stored beside the model a
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Whitening = Literal["olshausen", "zca", "none"]
 
 
+@final
 @dataclass(frozen=True)
 class Preparation:
     """The steps from images or a table to rows.

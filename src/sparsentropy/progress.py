@@ -1,4 +1,4 @@
-"""How far learning is, on the terminal: sweep, bound, noise level and the time that is left at most.
+"""How far learning is, on the terminal: sweep, bound, noise level and the time that is left.
 
 On a terminal it is one line that renews itself. Where the output goes into a file, a plain line is written
 every tenth of the way instead, so that a log stays short and can be read.
@@ -6,7 +6,7 @@ every tenth of the way instead, so that a log stays short and can be read.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
@@ -61,12 +61,12 @@ def shown(console: Console) -> Iterator[Callable[[Sweep], None]]:
     >>> from types import SimpleNamespace
     >>> with shown(Console(width=80, highlight=False)) as callback:
     ...     callback(SimpleNamespace(sweep=1, max_sweeps=2, lower_bound=-3.5, noise_variance=0.01, seconds=7))
-    sweep 1/2  bound -3.50  noise 0.1  0:07 left at most
+    sweep 1/2  bound -3.50  noise 0.1  0:07 left
     """
     if not console.is_terminal:
         yield lambda sweep: _log(console, sweep)
         return
-    with Progress(BarColumn(24), _State(), console=console, transient=True) as progress:
+    with Progress(BarColumn(20), _State(), console=console, transient=True) as progress:
         task = progress.add_task("learning", total=None, state="first sweep")
 
         def callback(sweep: Sweep) -> None:
@@ -75,11 +75,12 @@ def shown(console: Console) -> Iterator[Callable[[Sweep], None]]:
         yield callback
 
 
+@final
 class _State(ProgressColumn):
     """The words beside the bar."""
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields["state"])
+        return Text(task.fields["state"], no_wrap=True)
 
 
 def _log(console: Console, sweep: Sweep) -> None:
@@ -92,5 +93,5 @@ def _state(sweep: Sweep) -> str:
     left = round(sweep.seconds / sweep.sweep * (sweep.max_sweeps - sweep.sweep))
     return (
         f"sweep {sweep.sweep}/{sweep.max_sweeps}  bound {sweep.lower_bound:.2f}  "
-        f"noise {sweep.noise_variance**0.5:.4g}  {left // 60}:{left % 60:02d} left at most"
+        f"noise {sweep.noise_variance**0.5:.4g}  {left // 60}:{left % 60:02d} left"
     )

@@ -1,0 +1,26 @@
+"""Pictures of what was learned: every function takes arrays and an axes, draws, and gives the axes back.
+
+One style for all: white or no background, ink for what is fixed beforehand, a single accent colour for what was
+learned, axis labels that name the unit. Nothing here opens a window or touches matplotlib's global state, so the
+functions work on a server, in a notebook and inside a figure of your own. `to_svg` turns one of them into SVG text that
+can stand in a web page. No other part of the package imports matplotlib.
+"""
+
+from .curves import lower_bound, noise, prior_scales, sparsity
+from .pictures import atom_profile, dictionary, examples, profiles
+from .style import ACCENT, INK, MUTED, to_svg
+
+__all__ = [
+    "ACCENT",
+    "INK",
+    "MUTED",
+    "atom_profile",
+    "dictionary",
+    "examples",
+    "lower_bound",
+    "noise",
+    "prior_scales",
+    "profiles",
+    "sparsity",
+    "to_svg",
+]
