@@ -67,6 +67,10 @@ class Certificate:
 
     def gap(self, x: Tensor, q: AbstractPosterior) -> Tensor:
         """See `duality_gap`."""
+        return self.gap_and_cost(x, q)[0]
+
+    def gap_and_cost(self, x: Tensor, q: AbstractPosterior) -> tuple[Tensor, Tensor]:
+        """The gap, and the cost f(ν) it was computed from, whose rounding it inherits; both (n,)."""
         p = self.parameters
         x, mean, scale = x.double(), q.mean.double(), q.std.double()
         residual = x - mean @ p.dictionary.T
@@ -74,7 +78,7 @@ class Certificate:
         u = residual / p.noise_variance
         gradient = u @ p.dictionary - p.prior.slopes(mean, scale)[0] / p.prior_scale
         consistent = u - gradient @ self.pseudo_inverse
-        return primal - torch.maximum(self._dual(x, u), self._dual(x, consistent))
+        return primal - torch.maximum(self._dual(x, u), self._dual(x, consistent)), primal
 
     def _code_cost(self, mean: Tensor, scale: Tensor) -> Tensor:
         """A(ν, s)/λ + s² |w|²/2σ² − log s."""

@@ -12,7 +12,7 @@ inverse that all data points share; each atom's penalty starts from 1/λ² and i
 residual (Boyd et al., "Distributed optimization … via ADMM", 2011, section 3.4).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -24,7 +24,6 @@ from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
     Solution,
-    default_tolerance,
     largest_gradient,
 )
 from sparsentropy.model import Parameters
@@ -34,8 +33,11 @@ RELAXATION = 1.6  # over-relaxation of the splitting; 1.5 to 1.8 is the usual ra
 FIRST_PENALTY = 0.4  # in units of 1/λ²; 0.1 to 0.8 were within a factor of three of the best on bars and image patches
 BALANCE_EVERY = 5
 BALANCE_UNTIL = 40  # later the penalties stay, which the convergence proof needs
+TUNING_ROWS = 256
+RESCUE_EVERY = 50  # penalties that suit most data points may not suit the few that are left
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
-CHUNK_ROWS = 2048
+CHUNK_ROWS = 1024
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of the gap, relative to 1 + the cost of the data point
 FLOAT32_ITERATIONS = 60  # data points that float32 has not certified by then go on in float64
 
 
@@ -66,20 +68,21 @@ class DiagonalSolver(AbstractSolver):
         penalty: Tensor | None = None,
     ) -> Solution:
         """See `AbstractSolver`."""
-        tol = default_tolerance(x.dtype) if tol is None else tol
+        tol = TOLERANCE[x.dtype] if tol is None else tol
         problem = _Problem.of(parameters, certify=tol > 0)
-        weights = problem.first_penalty() if penalty is None else penalty / parameters.prior_scale.square()
+        rho = problem.tuned() if penalty is None else penalty / parameters.prior_scale.square()
         mean = torch.empty(x.shape[0], parameters.h, dtype=x.dtype, device=x.device)
         variance = torch.empty_like(mean)
         cost = Cost(0, 0.0, 0, 0)
         for begin in range(0, x.shape[0], CHUNK_ROWS):
             rows = slice(begin, begin + CHUNK_ROWS)
             z = torch.zeros_like(mean[rows]) if start is None else standardised(start.mean[rows], start.std[rows])
-            z, weights, chunk_cost = _solve(x[rows], problem, z, weights, max_iter, tol)
+            # While learning, penalties follow the data; otherwise no data point depends on the others
+            z, rho, chunk_cost = _solve(x[rows], problem, z, rho, max_iter, tol, balance=tol == 0 and begin == 0)
             q = problem.posterior(z)
             mean[rows], variance[rows] = q.mean, q.variance
             cost += chunk_cost
-        return Solution(Diagonal(mean, variance), cost, weights * parameters.prior_scale.square())
+        return Solution(Diagonal(mean, variance), cost, rho * parameters.prior_scale.square())
 
 
 @final
@@ -97,8 +100,12 @@ class _Problem:
         precision = parameters.dictionary.T @ parameters.dictionary / parameters.noise_variance
         return cls(parameters, precision, precision.diagonal(), Certificate.of(parameters) if certify else None)
 
-    def first_penalty(self) -> Tensor:
-        return FIRST_PENALTY / self.parameters.prior_scale.square()
+    def tuned(self) -> Tensor:
+        """Penalties ρ (h,) balanced on data drawn from the model, so that they depend on the parameters alone."""
+        rho = FIRST_PENALTY / self.parameters.prior_scale.square()
+        x, _ = self.parameters.sample(TUNING_ROWS)
+        z = torch.zeros(x.shape[0], rho.shape[0], dtype=x.dtype, device=x.device)
+        return _iterate(x, replace(self, certificate=None), z, rho, BALANCE_UNTIL, 0.0, balance=True)[1]
 
     def best_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(s, k): the root of s² g/σ² + s k = 1 with k = √(2/π) exp(−z²)/λ."""
@@ -196,14 +203,15 @@ def _balanced(penalty: Tensor, free: Tensor, new: Tensor, old: Tensor) -> Tensor
 
 
 def _solve(
-    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float
+    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float, *, balance: bool
 ) -> tuple[Tensor, Tensor, Cost]:
     """Solve a chunk; what float32 cannot certify is finished in float64."""
     switch = FLOAT32_ITERATIONS if x.dtype == torch.float32 and tol > 0 else max_iter
-    z, penalty, active, iterations = _iterate(x, problem, z, penalty, min(max_iter, switch), tol)
+    z, penalty, active, iterations = _iterate(x, problem, z, penalty, min(max_iter, switch), tol, balance=balance)
     if len(active) and iterations < max_iter:
         exact = _Problem.of(problem.parameters.to(torch.float64), certify=True)
-        rest = _iterate(x[active].double(), exact, z[active].double(), penalty.double(), max_iter - iterations, tol)
+        remaining = max_iter - iterations
+        rest = _iterate(x[active].double(), exact, z[active].double(), penalty.double(), remaining, tol, balance=False)
         z[active] = rest[0].to(z.dtype)
         active, iterations = active[rest[2]], iterations + rest[3]
     if tol <= 0:
@@ -213,7 +221,7 @@ def _solve(
 
 
 def _iterate(
-    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float
+    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float, *, balance: bool
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Iterate, leaving out what is certified; returns z, ρ, the data points left open and the iterations."""
     result, active = z.clone(), torch.arange(x.shape[0], device=x.device)
@@ -223,10 +231,12 @@ def _iterate(
         old = state
         state, free = _step(splitting, linear, old)
         iteration += 1
-        if iteration % BALANCE_EVERY == 0 and iteration <= BALANCE_UNTIL:
+        early = balance and iteration % BALANCE_EVERY == 0 and iteration <= BALANCE_UNTIL
+        if early or iteration % RESCUE_EVERY == 0:
             splitting = _Splitting.of(problem, _balanced(splitting.penalty, free, state.code, old.code))
         if problem.certificate is not None and (iteration % LOOK_EVERY == 0 or iteration == max_iter):
-            open_rows = problem.certificate.gap(x[active], problem.posterior(state.z)) > tol
+            gap, size = problem.certificate.gap_and_cost(x[active], problem.posterior(state.z))
+            open_rows = gap > tol * (1 + size.abs())
             result[active] = state.z
             active, state, linear = active[open_rows], state[open_rows], linear[open_rows]
     result[active] = state.z

@@ -6,5 +6,6 @@ sees how the posteriors were found.
 """
 
 from sparsentropy.learning.loop import Sweep, learn
+from sparsentropy.learning.start import random_start
 
-__all__ = ["Sweep", "learn"]
+__all__ = ["Sweep", "learn", "random_start"]

@@ -24,11 +24,13 @@ from sparsentropy.posteriors import AbstractPosterior, Full
 NOTHING = quasi_newton.Memory()
 PLAIN_SWEEPS = 5  # of EM before anything else
 ROTATION_SWEEPS = 15
+SETTLED = PLAIN_SWEEPS + ROTATION_SWEEPS
 ROTATION_STEPS = 3  # in each such sweep
 COLD_ITERATIONS = 30  # of the E-step at its very first call
 WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
 MOST_ITERATIONS = 128
 SHORTER = 0.3
+CAP = 0.5  # longest way an atom of unit length may go in one accelerated sweep
 SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
 WINDOW = 5  # sweeps over which the gain is averaged before it is compared with the tolerance
 ROWS_PER_UNKNOWN = 32  # size of the first part of the data, times max(h, d)
@@ -46,16 +48,21 @@ class Sweep:
         With unit-length atoms.
     lower_bound : float
         L_H pooled over the part, nats per data point.
-    rows : int
-        Data points of the part.
+    statistics : Statistics
+        Of the part, at these parameters' posteriors.
     converged : bool
         Whether learning on all data stopped because the bound had stopped rising.
     """
 
     parameters: Parameters
     lower_bound: float
-    rows: int
+    statistics: Statistics
     converged: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Data points of the part."""
+        return round(float(self.statistics.n))
 
 
 @final
@@ -72,7 +79,7 @@ class _State:
     iterations: int = WARM_ITERATIONS
 
     def sweep(self, *, converged: bool = False) -> Sweep:
-        return Sweep(self.parameters, self.bound, round(float(self.statistics.n)), converged)
+        return Sweep(self.parameters, self.bound, self.statistics, converged)
 
 
 @final
@@ -144,12 +151,13 @@ def learn(
     """
     unit = float(x.square().mean().sqrt())
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
-    for rows in _parts(x.shape[0], parameters.h, parameters.d):
+    sizes = _parts(x.shape[0], parameters.h, parameters.d)
+    for rows in sizes:
         final = rows == x.shape[0]
         task = _Task(x if final else x[order[:rows]], solver, batch_size, unit, weights)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point
         enough = tol if final else max(tol, 0.01 * parameters.d * parameters.h / rows)
-        for sweep in _learn_part(task, parameters, max_iter if final else 10 * max_iter, enough):
+        for sweep in _learn_part(task, parameters, max_iter, enough, first=rows == sizes[0]):
             parameters = sweep.parameters
             yield sweep if final else replace(sweep, converged=False)
 
@@ -163,24 +171,28 @@ def _parts(n: int, h: int, d: int) -> list[int]:
     return [*sizes, n]
 
 
-def _learn_part(task: _Task, parameters: Parameters, max_iter: int, tol: float) -> Iterator[Sweep]:
+def _learn_part(task: _Task, parameters: Parameters, max_iter: int, tol: float, *, first: bool) -> Iterator[Sweep]:
     state = task.expect(parameters, None, COLD_ITERATIONS)
     bounds = [state.bound]
     yield state.sweep()
     while len(bounds) < max_iter:
-        new = _advance(task, state, age=len(bounds))
+        new = _advance(task, state, age=len(bounds) + (0 if first else SETTLED))
         state = new or state
         bounds.append(state.bound)
-        done = new is None or _gain(task, state, bounds) < tol
+        done = new is None or _gain(bounds, 0 if not first else _settling(task, state)) < tol
         yield state.sweep(converged=done)
         if done:
             return
 
 
-def _gain(task: _Task, state: _State, bounds: list[float]) -> float:
-    """Mean gain of the last sweeps; infinite while too few have been made with the step that is used to the end."""
-    settled = PLAIN_SWEEPS + (ROTATION_SWEEPS if _rotates(task, state) else 0) + WINDOW
-    return (bounds[-1] - bounds[-1 - WINDOW]) / WINDOW if len(bounds) > settled else float("inf")
+def _gain(bounds: list[float], settling: int) -> float:
+    """Mean gain of the last sweeps; infinite while too few were made with the step that is used to the end."""
+    return (bounds[-1] - bounds[-1 - WINDOW]) / WINDOW if len(bounds) > settling + WINDOW else float("inf")
+
+
+def _settling(task: _Task, state: _State) -> int:
+    """Sweeps before the accelerated ones begin."""
+    return PLAIN_SWEEPS + (ROTATION_SWEEPS if _rotates(task, state) else 0)
 
 
 def _rotates(task: _Task, state: _State) -> bool:
@@ -192,7 +204,7 @@ def _advance(task: _Task, state: _State, age: int) -> _State | None:
     """The next sweep; None when nothing raises the bound any more."""
     if age < PLAIN_SWEEPS or not task.weights.plain:
         return _plain_sweep(task, state)
-    if age < PLAIN_SWEEPS + ROTATION_SWEEPS and _rotates(task, state):
+    if age < SETTLED and _rotates(task, state):
         return _rotated_sweep(task, state)
     return _accelerated_sweep(task, state) or _plain_sweep(task, replace(state, memory=NOTHING))
 
@@ -227,6 +239,7 @@ def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
     """A quasi-Newton step on F(W), shortened until it raises the bound."""
     gradient = quasi_newton.gradient(state.statistics, state.parameters)
     direction = state.memory.direction(gradient, quasi_newton.Metric.of(state.statistics, state.parameters))
+    direction = direction * (CAP / direction.norm(dim=0).clamp(min=CAP))
     slope = float((direction * gradient).sum())
     step, iterations = 1.0, state.iterations
     while slope > 0 and iterations <= MOST_ITERATIONS:

@@ -1,0 +1,116 @@
+"""What users hand in, made into numbers the mathematics can use, or refused in one line.
+
+Every refusal says what was wrong, what was expected and what to do about it. Arrays, data frames and tensors are
+accepted; integers become floating-point numbers; NaN, infinities, text and complex numbers do not become anything.
+"""
+
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+
+POSTERIORS = ("diagonal", "low-rank", "full")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def untensored(X: Any) -> Any:
+    """A torch tensor as a numpy array; anything else as it is."""
+    if not isinstance(X, torch.Tensor):
+        return X
+    if X.is_sparse or X.layout != torch.strided:
+        raise TypeError("X is a sparse tensor, but dense data were expected: use X.to_dense().")
+    X = X.detach().cpu()
+    return (X.float() if X.dtype in (torch.float16, torch.bfloat16) else X).numpy()
+
+
+def one_line(error: Exception) -> str:
+    """The message of scikit-learn's validation without the data it quotes and without line breaks."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("array=", "[")))
+
+
+def check_finite(X: np.ndarray) -> None:
+    """Refuse NaN and infinities, naming the first."""
+    finite = np.isfinite(X)
+    if finite.all():
+        return
+    row, column = np.argwhere(~finite)[0]
+    value = X[row, column]
+    kind = "NaN" if np.isnan(value) else "infinity (inf)"
+    raise ValueError(
+        f"X contains {kind} at row {row}, column {column} ({(~finite).sum()} such values in all), but finite numbers "
+        "were expected: remove these rows or fill the values in first."
+    )
+
+
+def check_scale(X: np.ndarray) -> float:
+    """Root mean square of the data, or a refusal when there is nothing to learn or nothing to compute with."""
+    largest = float(np.abs(X).max())
+    if largest == 0:
+        raise ValueError("X is zero everywhere, so there is nothing to learn: give data that vary.")
+    tiny, huge = np.finfo(X.dtype).tiny, np.finfo(X.dtype).max
+    if not tiny**0.5 < largest < huge**0.5:
+        raise ValueError(
+            f"X has values up to {largest:.3g}, whose squares {X.dtype} cannot hold: rescale X, or give float64."
+        )
+    # In units of the largest value, so that squares of very small or large data neither vanish nor overflow
+    return largest * float(np.sqrt(np.mean(np.square(X / largest), dtype=np.float64)))
+
+
+def check_enough(n: int, h: int) -> None:
+    """Refuse to learn more atoms than there are data points."""
+    if n < h:
+        raise ValueError(
+            f"X has n_samples={n} rows, fewer than n_components={h} atoms: "
+            f"give more data, or set n_components to at most {n}."
+        )
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """An integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer of at least {least}; got {value!r} of type {type(value).__name__}.")
+    if value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+    return int(value)
+
+
+def check_tolerance(value: Any) -> float:
+    """A finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"tol must be a number of at least 0; got {value!r} of type {type(value).__name__}.")
+    tol = float(value)
+    if not 0 <= tol < float("inf"):
+        raise ValueError(f"tol must be a finite number of at least 0, in nats per data point; got {value!r}.")
+    return tol
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of some words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
+    return value
+
+
+def resolve_dtype(name: Any, X: np.ndarray) -> torch.dtype:
+    """'auto' follows the data: float32 stays float32, all else is computed in float64."""
+    check_choice("dtype", name, ("auto", *DTYPES))
+    return DTYPES["float32" if X.dtype == np.float32 else "float64"] if name == "auto" else DTYPES[name]
+
+
+def resolve_device(name: Any) -> torch.device:
+    """'auto' is a CUDA device where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {name!r}.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {name!r}.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name!r} is not there ({torch.cuda.device_count()} CUDA devices): use 'cpu' or 'auto'."
+        )
+    return device
