@@ -236,15 +236,15 @@ class LowRank(AbstractPosterior):
         return _gaussian_entropy(self._log_det(), self.mean.shape[1])
 
     def _capacitance(self) -> Tensor:
-        """Cholesky factor of I + Vᵀ D⁻¹ V, (n, r, r)."""
-        scaled = self.factor / self.diagonal.sqrt().unsqueeze(2)
+        """Cholesky factor of I + Vᵀ D⁻¹ V, (n, r, r), in float64: a v that V makes superfluous is tiny."""
+        scaled = self.factor.double() / self.diagonal.double().sqrt().unsqueeze(2)
         inner = scaled.mT @ scaled
         return torch.linalg.cholesky(inner + torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device))
 
     def _log_det(self) -> Tensor:
         # Matrix determinant lemma: det(D + VVᵀ) = det(D) det(I + VᵀD⁻¹V)
         inner = self._capacitance().diagonal(dim1=1, dim2=2).log().sum(1)
-        return self.diagonal.log().sum(1) + 2 * inner
+        return (self.diagonal.double().log().sum(1) + 2 * inner).to(self.mean.dtype)
 
     def spread(self, dictionary: Tensor) -> Tensor:
         """Σ_h |w_h|² v_nh + |W V_n|², (n,)."""
@@ -260,12 +260,12 @@ class LowRank(AbstractPosterior):
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Normal log density by the Woodbury identity, (k, n)."""
-        offset = codes - self.mean
-        weighted = offset / self.diagonal
-        inner = (self.factor.mT @ weighted.unsqueeze(-1)).squeeze(-1)  # Vᵀ D⁻¹ (z − ν)
+        offset = (codes - self.mean).double()
+        weighted = offset / self.diagonal.double()
+        inner = (self.factor.double().mT @ weighted.unsqueeze(-1)).squeeze(-1)  # Vᵀ D⁻¹ (z − ν)
         half = torch.linalg.solve_triangular(self._capacitance(), inner.unsqueeze(-1), upper=False)
         distance = (offset * weighted).sum(-1) - half.square().sum((-1, -2))
-        return _gaussian_log_prob(distance, self._log_det(), self.mean.shape[1])
+        return _gaussian_log_prob(distance.to(codes.dtype), self._log_det(), self.mean.shape[1])
 
     def rotated(self, matrix: Tensor) -> "LowRank":
         """Factor V F exactly; the rotated diagonal keeps its marginals."""

@@ -8,6 +8,16 @@ per data point, so answers do not depend on the start, and each solver can say h
 from sparsentropy.inference.certificate import duality_gap
 from sparsentropy.inference.diagonal import DiagonalSolver
 from sparsentropy.inference.full import FullSolver, full_duality_gap
+from sparsentropy.inference.low_rank import LowRankSolver
 from sparsentropy.inference.solution import AbstractSolver, Cost, Solution
 
-__all__ = ["AbstractSolver", "Cost", "DiagonalSolver", "FullSolver", "Solution", "duality_gap", "full_duality_gap"]
+__all__ = [
+    "AbstractSolver",
+    "Cost",
+    "DiagonalSolver",
+    "FullSolver",
+    "LowRankSolver",
+    "Solution",
+    "duality_gap",
+    "full_duality_gap",
+]
