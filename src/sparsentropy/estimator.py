@@ -9,7 +9,8 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, final
@@ -18,18 +19,18 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from sparsentropy import inputs, storage
-from sparsentropy.inference import AbstractSolver, DiagonalSolver, FullSolver
+from sparsentropy.inference import AbstractSolver, DiagonalSolver, FullSolver, LowRankSolver
 from sparsentropy.learning import Sweep, learn, online, random_start
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior
 
 BATCH_ROWS = 4096
+FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
 STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
 FITTED_ARRAYS = ("components_", "prior_scale_", "lower_bounds_", "noise_variances_")
@@ -53,7 +54,7 @@ class Progress:
     Parameters
     ----------
     sweep : int
-        From 1; counts sweeps of all starts and of parts of the data.
+        From 1 in every start; counts sweeps over parts of the data, too.
     max_sweeps : int
         Most sweeps over all data of this start.
     lower_bound : float
@@ -206,12 +207,14 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Notes
         -----
-        Ctrl-C stops learning after the present sweep at the latest, keeps the best state and sets `interrupted_`.
+        Ctrl-C stops learning at once, keeps the best state and sets `interrupted_`. A call that fails leaves the model
+        as it was.
         """
         del y
-        solver = self._solver()
-        x, unit = self._training_data(X)
-        self._keep(self._learn(x, solver, unit, self.max_iter), unit, seen=x.shape[0])
+        with self._all_or_nothing():
+            solver = self._solver()
+            x, unit = self._training_data(X)
+            self._keep(self._learn(x, solver, unit, self.max_iter), unit, seen=x.shape[0])
         if not self.converged_ and not self.interrupted_:
             warnings.warn(
                 f"SparseCoding stopped after max_iter={self.max_iter} sweeps while the bound was still rising by more "
@@ -236,15 +239,18 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         SparseCoding
         """
         del y
-        if not hasattr(self, "components_"):
-            return self._first_part(X)
-        x = self._data(X, reset=False)
+        with self._all_or_nothing():
+            return self._next_part(X) if hasattr(self, "components_") else self._first_part(X)
+
+    def _next_part(self, X: Any) -> Self:
+        solver = self._solver()
+        x = self._scaled_data(X)
         parameters = self._parameters(x.dtype, x.device)
-        x = x / self.data_scale_
-        solution = self._solver()(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
+        solution = solver(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
         seen = self.n_samples_seen_ + x.shape[0]
         batch = Statistics.of(x, solution.posterior, parameters)
-        statistics, parameters = online.update(online.absorb(self._statistics, batch, seen), parameters)
+        past = _moved(self._statistics, x.device)
+        statistics, parameters = online.update(online.absorb(past, batch, seen), parameters)
         sweep = Sweep(parameters, float(entropy_elbo(statistics, parameters)), statistics)
         unit = self.data_scale_
         history = _Outcome(sweep, [sweep.lower_bound], [float(parameters.noise_variance)], False).in_units(unit)
@@ -286,9 +292,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             If Z does not have h columns.
         """
         check_is_fitted(self)
-        codes = np.asarray(inputs.untensored(Z))
         h = self.components_.shape[0]
-        if codes.ndim != 2 or codes.shape[1] != h:
+        try:
+            codes: Any = check_array(inputs.untensored(Z), dtype=FLOATS, input_name="Z")
+        except (ValueError, TypeError, OverflowError) as error:
+            raise inputs.refusal(error) from None
+        if codes.shape[1] != h:
             raise ValueError(f"Z must have shape (n, {h}), one column per atom; got shape {codes.shape}.")
         return codes @ self.components_
 
@@ -305,8 +314,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Tensors in data units.
         """
         check_is_fitted(self)
-        x = self._data(X, reset=False)
-        scaled = self._inferred(x / self.data_scale_)
+        scaled = self._inferred(self._scaled_data(X))
         return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -323,9 +331,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             not learned from.
         """
         check_is_fitted(self)
-        x = self._data(X, reset=False)
-        scaled = x / self.data_scale_
-        bound = elbo_rows(scaled, self._inferred(scaled), self._parameters(x.dtype, x.device))
+        x = self._scaled_data(X)
+        bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
         # p(x) = p(x/c) / c^d
         return bound.double().cpu().numpy() - x.shape[1] * math.log(self.data_scale_)
 
@@ -349,7 +356,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         n = inputs.check_count("n_samples", n_samples)
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        seed = int(inputs.check_seed(random_state).randint(2**31 - 1))
         data, codes = self._parameters(torch.from_numpy(self.components_).dtype).sample(n, seed)
         return data.numpy() * self.data_scale_, codes.numpy() * self.data_scale_
 
@@ -371,7 +378,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         arrays |= {f"statistics.{f.name}": _numpy(getattr(self._statistics, f.name)) for f in fields(Statistics)}
         names = getattr(self, "feature_names_in_", None)
         header = {
-            "parameters": {k: v for k, v in self.get_params().items() if k != "callback" and _is_plain(v)},
+            "parameters": _plain(self.get_params()),
             "fitted": {name: getattr(self, name) for name in FITTED_NUMBERS},
             "feature_names_in": None if names is None else [str(name) for name in names],
         }
@@ -430,24 +437,22 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             inputs.check_count(name, getattr(self, name))
         inputs.check_count("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, least=0)
         inputs.check_tolerance(self.tol)
-        if self.batch_size != "auto":
-            inputs.check_count("batch_size", self.batch_size)
+        inputs.check_batch_size(self.batch_size)
+        inputs.check_seed(self.random_state)
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback must be callable or None; got {self.callback!r}.")
         kind = inputs.check_choice("posterior", self.posterior, inputs.POSTERIORS)
         if kind == "low-rank" and self.rank > self.n_components:
             raise ValueError(f"rank must be at most n_components={self.n_components}; got rank={self.rank}.")
-        return {"diagonal": DiagonalSolver(), "full": FullSolver()}.get(kind) or DiagonalSolver()
+        return {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(self.rank), "full": FullSolver()}[kind]
 
     def _data(self, X: Any, *, reset: bool) -> Tensor:
         """The data as a checked tensor on the device."""
         device = inputs.resolve_device(self.device)
         try:
-            array: Any = validate_data(
-                self, inputs.untensored(X), reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False
-            )
-        except ValueError as error:
-            raise ValueError(inputs.one_line(error)) from None
+            array: Any = validate_data(self, inputs.untensored(X), reset=reset, dtype=FLOATS, ensure_all_finite=False)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise inputs.refusal(error) from None
         inputs.check_finite(array)
         array = np.ascontiguousarray(array)
         # torch does not take read-only memory, nor does it own what numpy may change
@@ -460,6 +465,23 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         inputs.check_enough(x.shape[0], self.n_components)
         unit = 2.0 ** round(math.log2(inputs.check_scale(x.cpu().numpy())))
         return x / unit, unit
+
+    def _scaled_data(self, X: Any) -> Tensor:
+        """Data divided by `data_scale_`, for a model that is fitted."""
+        x = self._data(X, reset=False) / self.data_scale_
+        inputs.check_range(_numpy(x), self.data_scale_)
+        return x
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Leave every attribute as it was when the block fails."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
 
     def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
         """The learned model of data divided by `data_scale_`."""
@@ -482,19 +504,23 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _learn(self, x: Tensor, solver: AbstractSolver, unit: float, max_iter: int) -> "_Outcome":
         """The best of `n_init` starts."""
-        random, began = check_random_state(self.random_state), time.monotonic()
-        outcomes: list[_Outcome] = []
+        random, began = inputs.check_seed(self.random_state), time.monotonic()
+        best, interrupted = None, False
         for start in range(1, self.n_init + 1):
             tell = self._teller(start, max_iter, unit, began)
-            outcomes.append(self._one_start(x, solver, max_iter, int(random.randint(2**31 - 1)), tell))
-            if outcomes[-1].interrupted:
+            outcome, interrupted = self._one_start(x, solver, max_iter, int(random.randint(2**31 - 1)), tell)
+            if outcome is not None and (best is None or outcome.merit > best.merit):
+                best = outcome
+            if interrupted:
                 break
-        best = max(outcomes, key=lambda outcome: outcome.best.lower_bound)
-        return replace(best, interrupted=outcomes[-1].interrupted).in_units(unit)
+        if best is None:
+            raise KeyboardInterrupt("stopped before the first sweep was over: there is nothing to keep")
+        return replace(best, interrupted=interrupted).in_units(unit)
 
     def _one_start(
         self, x: Tensor, solver: AbstractSolver, max_iter: int, seed: int, tell: Callable[[Sweep], bool]
-    ) -> "_Outcome":
+    ) -> "tuple[_Outcome | None, bool]":
+        """What a start led to, if it had the time, and whether it was interrupted."""
         generator = torch.Generator().manual_seed(seed)
         best, bounds, noise_variances, interrupted = None, [], [], False
         try:
@@ -504,7 +530,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 solver,
                 max_iter=max_iter,
                 tol=self.tol,
-                batch_size=BATCH_ROWS if self.batch_size == "auto" else int(self.batch_size),
+                batch_size=inputs.check_batch_size(self.batch_size) or BATCH_ROWS,
                 generator=generator,
             ):
                 best = sweep
@@ -516,9 +542,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                     break
         except KeyboardInterrupt:
             interrupted = True
-        if best is None:
-            raise KeyboardInterrupt("stopped before the first sweep was over: there is nothing to keep")
-        return _Outcome(best, bounds, noise_variances, interrupted)
+        outcome = None if best is None else _Outcome(best, bounds, noise_variances, interrupted)
+        return outcome, interrupted
 
     def _teller(self, start: int, max_iter: int, unit: float, began: float) -> Callable[[Sweep], bool]:
         """What reports a sweep to the user, and whether the user wants to stop."""
@@ -555,7 +580,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.converged_ = last.converged
         self.interrupted_ = outcome.interrupted
         self.n_samples_seen_ = seen
-        self._statistics = last.statistics
+        self._statistics = _moved(last.statistics, torch.device("cpu"))
 
 
 @final
@@ -567,6 +592,11 @@ class _Outcome:
     bounds: list[float]
     noise_variances: list[float]
     interrupted: bool
+
+    @property
+    def merit(self) -> tuple[int, float]:
+        """Larger is better; bounds of a part and of all data cannot be compared."""
+        return self.best.rows, self.best.lower_bound
 
     def in_units(self, unit: float) -> "_Outcome":
         """The history for data multiplied by `unit`; the best sweep stays as it was computed."""
@@ -582,6 +612,11 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether JSON can hold it; a random state object, say, is not saved."""
-    return value is None or isinstance(value, (str, int, float, bool))
+def _moved(statistics: Statistics, device: torch.device) -> Statistics:
+    return Statistics(**{f.name: getattr(statistics, f.name).to(device) for f in fields(Statistics)})
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that JSON can hold; a random state object or a callback, say, is not saved."""
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
+    return {name: value for name, value in values.items() if value is None or isinstance(value, (str, int, float))}

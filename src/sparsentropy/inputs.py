@@ -1,17 +1,33 @@
 """What users hand in, made into numbers the mathematics can use, or refused in one line.
 
 Every refusal says what was wrong, what was expected and what to do about it. Arrays, data frames and tensors are
-accepted; integers become floating-point numbers; NaN, infinities, text and complex numbers do not become anything.
+accepted; integers become floating-point numbers; NaN, infinities, words and complex numbers do not become anything.
 """
 
 import numbers
+import re
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 
 POSTERIORS = ("diagonal", "low-rank", "full")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
+HINTS = {
+    "could not convert string": "remove columns of words or encode them as numbers",
+    "must be a string or a real number": "give a two-dimensional array or a data frame of numbers",
+    "too large to convert": "rescale the data",
+    "inhomogeneous": "give rows of equal length",
+    "Found array with dim": "give a two-dimensional array, one row per data point",
+    "Found array with 0": "check how the data were selected",
+    "Complex data not supported": "give real and imaginary parts as columns of their own",
+    "features, but": "give the columns that the model was fitted with",
+    "feature names should match": "give the columns that the model was fitted with, in the same order",
+    "Input Z contains": "remove these rows or fill the values in first",
+}
+"""What to do about a complaint of scikit-learn or numpy that does not say so itself."""
 
 
 def untensored(X: Any) -> Any:
@@ -24,10 +40,12 @@ def untensored(X: Any) -> Any:
     return (X.float() if X.dtype in (torch.float16, torch.bfloat16) else X).numpy()
 
 
-def one_line(error: Exception) -> str:
-    """The message of scikit-learn's validation without the data it quotes and without line breaks."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("array=", "[")))
+def refusal(error: Exception) -> Exception:
+    """A complaint of scikit-learn or numpy in one line, without the data it quotes, and with what to do."""
+    message = " ".join(QUOTED.sub("", str(error)).split())
+    advice = next((hint for words, hint in HINTS.items() if words in message), None)
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(message if advice is None else f"{message.rstrip('.:')}: {advice}.")
 
 
 def check_finite(X: np.ndarray) -> None:
@@ -46,16 +64,26 @@ def check_finite(X: np.ndarray) -> None:
 
 def check_scale(X: np.ndarray) -> float:
     """Root mean square of the data, or a refusal when there is nothing to learn or nothing to compute with."""
-    largest = float(np.abs(X).max())
+    largest = check_range(X)
     if largest == 0:
         raise ValueError("X is zero everywhere, so there is nothing to learn: give data that vary.")
-    tiny, huge = np.finfo(X.dtype).tiny, np.finfo(X.dtype).max
-    if not tiny**0.5 < largest < huge**0.5:
-        raise ValueError(
-            f"X has values up to {largest:.3g}, whose squares {X.dtype} cannot hold: rescale X, or give float64."
-        )
+    if largest < np.finfo(X.dtype).tiny ** 0.5:
+        raise _unsquarable(largest, X.dtype)
     # In units of the largest value, so that squares of very small or large data neither vanish nor overflow
     return largest * float(np.sqrt(np.mean(np.square(X / largest), dtype=np.float64)))
+
+
+def check_range(X: np.ndarray, unit: float = 1.0) -> float:
+    """Largest absolute value of data divided by `unit`, or a refusal when its square overflows."""
+    largest = float(np.abs(X).max())
+    if not largest < np.finfo(X.dtype).max ** 0.5:
+        raise _unsquarable(largest * unit, X.dtype)
+    return largest
+
+
+def _unsquarable(largest: float, dtype: np.dtype) -> ValueError:
+    wider = ", or compute in float64" if dtype == np.float32 else ""
+    return ValueError(f"X has values up to {largest:.3g}, whose squares {dtype} cannot hold: rescale X{wider}.")
 
 
 def check_enough(n: int, h: int) -> None:
@@ -67,13 +95,31 @@ def check_enough(n: int, h: int) -> None:
         )
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """An integer of at least `least`."""
+def check_count(name: str, value: Any, least: int = 1, instead: str = "") -> int:
+    """An integer of at least `least`; `instead` names what else would have been accepted."""
+    expected = f"{name} must be {instead}an integer of at least {least}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer of at least {least}; got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{expected}; got {value!r} of type {type(value).__name__}.")
     if value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+        raise ValueError(f"{expected}; got {value!r}.")
     return int(value)
+
+
+def check_batch_size(value: Any) -> int | None:
+    """Rows that are handled together; None for 'auto'."""
+    if isinstance(value, str) and value == "auto":
+        return None
+    return check_count("batch_size", value, instead="'auto' or ")
+
+
+def check_seed(value: Any) -> np.random.RandomState:
+    """What random numbers are drawn from."""
+    try:
+        return check_random_state(value)
+    except ValueError:
+        raise ValueError(
+            f"random_state must be an integer from 0 to 2**32 - 1, a numpy RandomState or None; got {value!r}."
+        ) from None
 
 
 def check_tolerance(value: Any) -> float:
