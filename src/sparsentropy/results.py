@@ -1,0 +1,284 @@
+"""What a run leaves behind, as arrays and numbers that no longer need the model.
+
+`summarise` takes a `Result` from a fitted model and its data; `save` and `load` keep it in one file. All
+that is shown of a run (the report, its pictures, ``metrics.json``) is made from this value alone, so it can
+be made again at any time.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsentropy import metrics, storage
+
+if TYPE_CHECKING:
+    from sparsentropy.estimator import SparseCoding
+
+Array = NDArray[Any]
+
+_ROWS = 2000  # data points whose codes are kept for the histogram
+_EXAMPLES = 7
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run leaves behind.
+
+    Parameters
+    ----------
+    title : str
+        What was learned from, in a few words.
+    components : ndarray, shape (h, d)
+        The atoms, one per row.
+    prior_scale : ndarray, shape (h,)
+        Mean absolute size of each atom's code, in units of the data.
+    lower_bounds : ndarray, shape (sweeps,)
+        Bound on the training data after every sweep, in nats per data point.
+    noise_std_per_sweep : ndarray, shape (sweeps,)
+        Noise standard deviation after every sweep, in units of the data.
+    originals, reconstructions : ndarray, shape (m, d)
+        A few data points and what their codes make of them.
+    codes : ndarray, shape (k, h)
+        Posterior means of a sample of data points, in units of the data.
+    metrics : dict
+        Numbers by name: ``lower_bound``, ``held_out_bound``, ``noise_std``, ``n_iter``, ``seconds``,
+        ``converged``, ``gini`` and whatever else is worth keeping.
+    settings : dict
+        What the run was asked to do.
+    patch_shape : tuple of int, optional
+        (height, width) or (height, width, 3) if a data point is an image patch.
+    held_out_bounds : ndarray, shape (sweeps,), optional
+        Bound on held-out data after every sweep, in nats per data point.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of the arrays do not fit one another.
+
+    Examples
+    --------
+    >>> one = np.ones((1, 4))
+    >>> result = Result("ones", one, np.ones(1), np.zeros(3), np.ones(3), one, one, np.ones((5, 1)), {}, {})
+    >>> result.atoms_in_use(noise_std=0.1)
+    1
+    """
+
+    title: str
+    components: Array
+    prior_scale: Array
+    lower_bounds: Array
+    noise_std_per_sweep: Array
+    originals: Array
+    reconstructions: Array
+    codes: Array
+    metrics: dict[str, Any]
+    settings: dict[str, Any]
+    patch_shape: tuple[int, ...] | None = None
+    held_out_bounds: Array | None = None
+
+    def __post_init__(self) -> None:
+        h, d = np.shape(self.components)
+        expected = {"prior_scale": (h,), "originals": (len(self.originals), d), "codes": (len(self.codes), h)}
+        expected["reconstructions"] = expected["originals"]
+        for name, shape in expected.items():
+            if np.shape(getattr(self, name)) != shape:
+                got = np.shape(getattr(self, name))
+                raise ValueError(f"{name} must have shape {shape} to fit components {(h, d)}; got {got}")
+
+    def atoms_in_use(self, noise_std: float) -> int:
+        """Count the atoms whose code exceeds the noise in at least one of the sampled data points.
+
+        Parameters
+        ----------
+        noise_std : float
+            Noise standard deviation, in units of the data.
+
+        Returns
+        -------
+        int
+            Between 0 and h.
+        """
+        return int((np.abs(self.codes) > noise_std).any(axis=0).sum())
+
+
+def summarise(
+    model: "SparseCoding",
+    X: Array,
+    held_out: Array | None = None,
+    *,
+    title: str,
+    settings: Mapping[str, Any] | None = None,
+    patch_shape: tuple[int, ...] | None = None,
+    seconds: float = math.nan,
+) -> Result:
+    """Collect what a report needs from a fitted model and its data.
+
+    Parameters
+    ----------
+    model : SparseCoding
+        A fitted model.
+    X : ndarray, shape (n, d)
+        The data it learned from.
+    held_out : ndarray, shape (m, d), optional
+        Data it did not see. If given, the examples and codes of the report come from here.
+    title : str
+        What was learned from, in a few words.
+    settings : mapping, optional
+        What the run was asked to do; the parameters of the model if None.
+    patch_shape : tuple of int, optional
+        (height, width) or (height, width, 3) if a row of `X` is an image patch.
+    seconds : float, optional
+        How long learning took.
+
+    Returns
+    -------
+    Result
+        Arrays and numbers; nothing in it refers to the model.
+
+    Raises
+    ------
+    ValueError
+        If the data do not fit the model.
+
+    Examples
+    --------
+    >>> from sparsentropy import SparseCoding
+    >>> X = np.random.default_rng(0).laplace(size=(200, 3))
+    >>> model = SparseCoding(2, tol=1.0, random_state=0).fit(X)
+    >>> summarise(model, X, title="noise").components.shape
+    (2, 3)
+    """
+    shown = X if held_out is None else held_out
+    codes = model.transform(_sample(shown))
+    originals = _spread_in_contrast(shown)
+    std = float(model.noise_variance_) ** 0.5
+    swept = len(model.lower_bounds_) > 0  # if it was stopped early, not even once over all data
+    result = Result(
+        title=title,
+        components=np.asarray(model.components_),
+        prior_scale=np.asarray(model.prior_scale_),
+        lower_bounds=np.asarray(model.lower_bounds_ if swept else [model.lower_bound_]),
+        noise_std_per_sweep=np.sqrt(model.noise_variances_ if swept else [model.noise_variance_]),
+        originals=originals,
+        reconstructions=np.asarray(model.inverse_transform(model.transform(originals))),
+        codes=np.asarray(codes),
+        metrics={},
+        settings=dict(model.get_params() if settings is None else settings),
+        patch_shape=patch_shape,
+    )
+    result.metrics.update(
+        lower_bound=float(model.lower_bound_),
+        held_out_bound=None if held_out is None else float(model.score(held_out)),
+        noise_std=std,
+        atoms_in_use=result.atoms_in_use(std),
+        gini=float(metrics.gini(result.codes)),
+        n_samples=len(X),
+        n_iter=int(model.n_iter_),
+        converged=bool(model.converged_),
+        interrupted=bool(model.interrupted_),
+        seconds=seconds,
+    )
+    return result
+
+
+def save(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write a result to one file, wholly or not at all.
+
+    Parameters
+    ----------
+    result : Result
+        The run. Its arrays are stored as float32.
+    path : path
+        File to write.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> x = np.eye(4)
+    >>> result = Result("four", x, np.ones(4), np.zeros(3), np.ones(3), x, x, x, {"gini": 0.5}, {})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(result, f"{folder}/run.safetensors")
+    ...     load(f"{folder}/run.safetensors").metrics
+    {'gini': 0.5}
+    """
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    header = {name: jsonable(value) for name, value in values.items() if name not in arrays}
+    storage.save(path, {name: array.astype(np.float32) for name, array in arrays.items()}, header, kind="run")
+
+
+def load(path: str | os.PathLike[str]) -> Result:
+    """Read back what `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Result
+        The run.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is missing, damaged or of another kind.
+    """
+    arrays, header = storage.load(path, kind="run")
+    shape = header["patch_shape"]
+    values: dict[str, Any] = {**header, **arrays, "patch_shape": None if shape is None else tuple(shape)}
+    return Result(**values)
+
+
+def jsonable(value: Any) -> Any:
+    """Bring numbers, text, lists and mappings to what JSON knows; it has no NaN, so that becomes None.
+
+    Parameters
+    ----------
+    value : object
+        Anything; what is of no such kind becomes text.
+
+    Returns
+    -------
+    dict, list, str, int, float, bool or None
+        What ``json.dumps`` takes.
+
+    Examples
+    --------
+    >>> jsonable({"bound": np.float64("nan"), "shape": (2, np.int64(3))})
+    {'bound': None, 'shape': [2, 3]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int | str | None) else str(value)
+
+
+def _sample(X: Array) -> Array:
+    """Take at most 2,000 rows, evenly spread over the data."""
+    return X[np.linspace(0, len(X) - 1, min(len(X), _ROWS)).round().astype(int)]
+
+
+def _spread_in_contrast(X: Array) -> Array:
+    """Take a few rows from middling to high variance: the flattest ones would show only noise."""
+    X = _sample(X)
+    ranked = np.argsort(X.var(axis=1), kind="stable")
+    spread = np.linspace(0.5, 0.98, min(len(X), _EXAMPLES)) * (len(X) - 1)
+    return X[ranked[spread.round().astype(int)]]
