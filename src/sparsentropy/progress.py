@@ -1,7 +1,8 @@
 """How far learning is, on the terminal: sweep, bound, noise level and the time that is left.
 
-On a terminal it is one line that renews itself. Where the output goes into a file, a plain line is written
-every tenth of the way instead, so that a log stays short and can be read.
+Learning begins on a part of large data; how long that takes nobody can say, so only sweeps over all data are counted
+and only then a time is given. On a terminal it is one line that renews itself. Where the output goes into a file,
+plain lines are written now and then instead, so that a log stays short and can be read.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,18 +18,23 @@ class Sweep(Protocol):
     """What the estimator tells after every sweep."""
 
     @property
-    def sweep(self) -> int:
-        """Which sweep it was, from 1."""
+    def start(self) -> int:
+        """Which random start this is, from 1."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many data points the sweep passed over."""
         ...
 
     @property
     def max_sweeps(self) -> int:
-        """The largest number of sweeps allowed."""
+        """The largest number of sweeps over all data, for each start."""
         ...
 
     @property
     def lower_bound(self) -> float:
-        """Bound on the training data, in nats per data point."""
+        """Bound on these data points, in nats per data point."""
         ...
 
     @property
@@ -43,13 +49,15 @@ class Sweep(Protocol):
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[Callable[[Sweep], None]]:
+def shown(console: Console, n: int) -> Iterator[Callable[[Sweep], None]]:
     """Show progress on a console for as long as the block lasts.
 
     Parameters
     ----------
     console : rich.console.Console
         Where to write.
+    n : int
+        Number of all data points.
 
     Yields
     ------
@@ -59,18 +67,21 @@ def shown(console: Console) -> Iterator[Callable[[Sweep], None]]:
     Examples
     --------
     >>> from types import SimpleNamespace
-    >>> with shown(Console(width=80, highlight=False)) as callback:
-    ...     callback(SimpleNamespace(sweep=1, max_sweeps=2, lower_bound=-3.5, noise_variance=0.01, seconds=7))
-    sweep 1/2  bound -3.50  noise 0.1  0:07 left
+    >>> one = SimpleNamespace(start=1, rows=9, max_sweeps=2, lower_bound=-3.5, noise_variance=0.01, seconds=7)
+    >>> with shown(Console(width=80, highlight=False), n=9) as callback:
+    ...     callback(one)
+    sweep 1/2  bound -3.50  noise 0.1
     """
+    count = _Counter(n)
     if not console.is_terminal:
-        yield lambda sweep: _log(console, sweep)
+        yield lambda sweep: _log(console, count, sweep)
         return
     with Progress(BarColumn(20), _State(), console=console, transient=True) as progress:
         task = progress.add_task("learning", total=None, state="first sweep")
 
         def callback(sweep: Sweep) -> None:
-            progress.update(task, completed=sweep.sweep, total=sweep.max_sweeps, state=_state(sweep))
+            state = count.tell(sweep)
+            progress.update(task, completed=count.sweeps, total=sweep.max_sweeps if count.sweeps else None, state=state)
 
         yield callback
 
@@ -83,15 +94,36 @@ class _State(ProgressColumn):
         return Text(task.fields["state"], no_wrap=True)
 
 
-def _log(console: Console, sweep: Sweep) -> None:
-    step = max(1, round(sweep.max_sweeps / 10))
-    if sweep.sweep == 1 or sweep.sweep % step == 0:
-        console.print(_state(sweep), soft_wrap=True)
+@final
+class _Counter:
+    """Counts the sweeps over all data of the present start, and since when."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.start, self.rows, self.sweeps, self.began = n, 1, 0, 0, 0.0
+
+    def tell(self, sweep: Sweep) -> str:
+        """Take note of a sweep and put it into words."""
+        if sweep.start != self.start:
+            self.start, self.sweeps = sweep.start, 0
+        self.rows = sweep.rows
+        if sweep.rows == self.n:
+            self.sweeps += 1
+            self.began = sweep.seconds if self.sweeps == 1 else self.began
+        where = f"sweep {self.sweeps}/{sweep.max_sweeps}" if self.sweeps else f"first {sweep.rows:,} of {self.n:,}"
+        many = f"start {self.start}  " if self.start > 1 else ""
+        return f"{many}{where}  bound {sweep.lower_bound:.2f}  noise {sweep.noise_variance**0.5:.4g}{self._left(sweep)}"
+
+    def _left(self, sweep: Sweep) -> str:
+        """The time left, judged by the sweeps over all data after the first of them."""
+        if self.sweeps < 2:
+            return ""
+        left = round((sweep.seconds - self.began) / (self.sweeps - 1) * (sweep.max_sweeps - self.sweeps))
+        return f"  {left // 60}:{left % 60:02d} left"
 
 
-def _state(sweep: Sweep) -> str:
-    left = round(sweep.seconds / sweep.sweep * (sweep.max_sweeps - sweep.sweep))
-    return (
-        f"sweep {sweep.sweep}/{sweep.max_sweeps}  bound {sweep.lower_bound:.2f}  "
-        f"noise {sweep.noise_variance**0.5:.4g}  {left // 60}:{left % 60:02d} left"
-    )
+def _log(console: Console, count: _Counter, sweep: Sweep) -> None:
+    """Write a line for every part of the data, and every tenth of the way over all data."""
+    before = count.rows
+    state = count.tell(sweep)
+    if sweep.rows != before or (count.sweeps and count.sweeps % max(1, round(sweep.max_sweeps / 10)) == 0):
+        console.print(state, soft_wrap=True)

@@ -1,0 +1,409 @@
+"""The command line: learn from a file, look at the report, apply the model to other files.
+
+Every command reads its options, calls the library and writes whole files. Input that cannot be used ends in
+one line on the error stream and exit code 2. Numbers and the paths of reports go to standard output, all else
+to the error stream. What takes long to import is imported by the command that needs it: help comes at once.
+"""
+
+import io
+import time
+import warnings
+from dataclasses import replace
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from sparsentropy.estimator import SparseCoding
+    from sparsentropy.preparation import Preparation
+
+# typer carries its own copy of click in newer versions; this is the base of all usage errors in each of them.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
+
+
+class Posterior(StrEnum):
+    """Shape of the covariance of a posterior."""
+
+    DIAGONAL = "diagonal"
+    LOW_RANK = "low-rank"
+    FULL = "full"
+
+
+class Whitening(StrEnum):
+    """How data are whitened before learning."""
+
+    OLSHAUSEN = "olshausen"
+    ZCA = "zca"
+    NONE = "none"
+
+
+class Dtype(StrEnum):
+    """Precision of the computation."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+@final
+class _OneLineErrors(TyperGroup):
+    """A group of commands in which every failure is one line and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except _UsageError as error:
+            code = _fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):  # both are RuntimeErrors, and no failures
+            raise
+        except KeyboardInterrupt:
+            _say("stopped by hand before the result was written")
+            raise typer.Exit(130) from None
+        except _BAD_INPUT as error:
+            raise typer.Exit(_fail(str(error))) from error
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _option(text: str, *names: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def _number(text: str, panel: str, least: float, default: str | None = None, **more: Any) -> Any:
+    return _option(text, panel=panel, metavar="N", min=least, show_default=default or True, **more)
+
+
+def _argument(name: str, text: str) -> Any:
+    return typer.Argument(metavar=name, help=text)
+
+
+_DATA, _LEARNING, _MACHINE = "What to learn from", "How to learn", "Where to compute"
+Data = Annotated[Path, _argument("DATA", "Image, folder of images, .npy, .npz, .mat, .csv or .parquet.")]
+Model = Annotated[Path, _argument("MODEL", "A run folder, or the model.safetensors in it.")]
+Run = Annotated[Path, _argument("FOLDER", "A folder written by fit or demo.")]
+Out = Annotated[Path, _option("Run folder to write.", "--out", "-o")]
+Output = Annotated[Path, _option("File to write: .npy, .npz or .csv.", "--output", "-o")]
+RowOutput = Annotated[Path | None, _option("File for --per-row: .npy, .npz or .csv.", "--output", "-o")]
+Key = Annotated[str | None, _option("Which array, if a .npz or .mat file holds several.")]
+Force = Annotated[bool, _option("Write into the folder even if it holds other files.", "--force")]
+Std = Annotated[bool, _option("Add posterior standard deviations (.npz or .csv).", "--std")]
+PerRow = Annotated[bool, _option("One bound per data point, not the mean.", "--per-row")]
+
+PatchSize = Annotated[
+    int | None, _number("Side of a patch in pixels; with a table, of its rows.", _DATA, 2, "16 for images")
+]
+Patches = Annotated[int, _number("Random patches taken from images.", _DATA, 2)]
+Colour = Annotated[bool, _option("Learn from colour, not grey.", "--colour", panel=_DATA)]
+Whiten = Annotated[
+    Whitening | None, _option("Whitening beforehand.", panel=_DATA, show_default="olshausen for grey images")
+]
+RemoveMean = Annotated[bool, _option("Subtract from every row its own mean.", "--remove-mean/--keep-mean", panel=_DATA)]
+HeldOut = Annotated[float, _number("Share of the rows kept for testing.", _DATA, 0, max=0.9)]
+
+Components = Annotated[int, _number("Number of atoms.", _LEARNING, 1)]
+PosteriorKind = Annotated[Posterior, _option("What dependence between codes a posterior can express.", panel=_LEARNING)]
+Rank = Annotated[int, _number("Rank of a low-rank posterior.", _LEARNING, 1)]
+MaxIter = Annotated[int | None, _number("Largest number of sweeps over the data.", _LEARNING, 1, "automatic")]
+Tol = Annotated[float | None, _number("Stop when a sweep gains less.", _LEARNING, 0, "automatic")]
+BatchSize = Annotated[int | None, _number("Rows per batch.", _LEARNING, 1, "automatic")]
+NInit = Annotated[int, _number("Random starts, of which the best is kept.", _LEARNING, 1)]
+Seed = Annotated[int, _number("Seed: the same seed gives the same result.", _LEARNING, 0)]
+Precision = Annotated[Dtype, _option("Precision.", panel=_MACHINE)]
+Device = Annotated[str, _option("auto, cpu, cuda, cuda:1, …", panel=_MACHINE)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"sparsentropy {version('sparsentropy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    show_version: Annotated[bool, _option("Print the version.", "--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Sparse codes with uncertainty, and with no penalty to tune.
+
+    Start with [bold]sparsentropy demo[/bold], then give your own data to [bold]sparsentropy fit[/bold].
+    """
+
+
+@app.command()
+def demo(
+    out: Out = Path("sparsentropy-demo"),
+    components: Components = 100,
+    patches: Patches = 30_000,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Learn from two photographs that need no download, and write a report.
+
+    Takes a minute or two on two cores.
+    The atoms become the small oriented edges known from visual cortex.
+
+    Example: [bold]sparsentropy demo --out demo-run[/bold]
+    """
+    from sparsentropy import datasets, runs
+    from sparsentropy.preparation import Preparation
+
+    runs.check(out, force=force)
+    preparation = Preparation(patch_size=12, whiten="olshausen")
+    rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
+    wish = {"n_components": components, "max_iter": 40, "random_state": seed}
+    _learn(rows, preparation, out, wish, title="Natural image patches", held_out=0.1)
+
+
+@app.command()
+def fit(
+    data: Data,
+    out: Out,
+    patch_size: PatchSize = None,
+    patches: Patches = 40_000,
+    colour: Colour = False,
+    whiten: Whiten = None,
+    remove_mean: RemoveMean = False,
+    key: Key = None,
+    held_out: HeldOut = 0.1,
+    components: Components = 100,
+    posterior: PosteriorKind = Posterior.DIAGONAL,
+    rank: Rank = 8,
+    max_iter: MaxIter = None,
+    tol: Tol = None,
+    batch_size: BatchSize = None,
+    n_init: NInit = 1,
+    seed: Seed = 0,
+    dtype: Precision = Dtype.AUTO,
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Learn a dictionary from images or from a table of numbers, and write a run folder.
+
+    Images are cut into patches; of a table every row is a data point.
+    The noise level and the scale of every atom are found from the data.
+    Ctrl-C ends learning early and keeps the best state.
+
+    Example: [bold]sparsentropy fit photos/ --out runs/photos --components 200[/bold]
+
+    Example: [bold]sparsentropy fit table.csv --out runs/table --components 20 --posterior full[/bold]
+    """
+    from sparsentropy import runs
+    from sparsentropy.preparation import Preparation
+
+    runs.check(out, force=force)
+    preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
+    found = preparation.read(data, key=key)
+    preparation = _complete(preparation, whiten, images=isinstance(found, list))
+    rows = preparation.rows(found, n=patches, seed=seed)
+    wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
+    wish |= {"tol": tol, "batch_size": batch_size, "n_init": n_init, "random_state": seed}
+    wish |= {"dtype": dtype.value, "device": device}
+    _learn(rows, preparation, out, wish, title=data.resolve().name, held_out=held_out)
+
+
+@app.command()
+def encode(model: Model, data: Data, output: Output, std: Std = False, key: Key = None) -> None:
+    """Write the codes of data: posterior means, one row per data point.
+
+    Data are prepared as they were for learning.
+    Images are cut into neighbouring patches in reading order.
+
+    Example: [bold]sparsentropy encode runs/photos new.png -o codes.npz --std[/bold]
+    """
+    _check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
+    fitted, rows = _model_and_rows(model, data, key)
+    posterior = fitted.infer(rows)
+    columns = {"mean": posterior.mean.cpu().numpy()}
+    if std:
+        columns["std"] = posterior.variance.sqrt().cpu().numpy()
+    _write_columns(output, columns)
+    _say(f"codes of {len(rows):,} data points written to {output}")
+
+
+@app.command()
+def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput = None, key: Key = None) -> None:
+    """Say how well a model predicts data: the mean lower bound in nats per data point.
+
+    Higher is better. Compare models on the same data only, prepared in the same way.
+
+    Example: [bold]sparsentropy score runs/photos test-photos/[/bold]
+    """
+    if output is not None:
+        if not per_row:
+            raise ValueError("-o writes one bound per data point; add --per-row, or leave out -o")
+        _check_output(output, (".npy", ".npz", ".csv"))
+    fitted, rows = _model_and_rows(model, data, key)
+    bounds = fitted.score_samples(rows)
+    if not per_row:
+        print(f"{bounds.mean():.6g} nats per data point, mean of {len(bounds):,}")
+    elif output is None:
+        print("\n".join(f"{bound:.9g}" for bound in bounds))
+    else:
+        _write_columns(output, {"lower_bound": bounds.reshape(-1, 1)})
+        _say(f"bounds of {len(rows):,} data points written to {output}")
+
+
+@app.command()
+def report(run_folder: Run) -> None:
+    """Write the report of a run folder anew, from the arrays and numbers that lie there.
+
+    Nothing is learned again. Use it after an update of sparsentropy, or when the page was lost.
+
+    Example: [bold]sparsentropy report runs/photos[/bold]
+    """
+    from sparsentropy import runs
+
+    print(runs.rewrite_report(run_folder))
+
+
+def _complete(preparation: "Preparation", whiten: Whitening | None, *, images: bool) -> "Preparation":
+    """Fill in what the options left open, which depends on whether the data are images."""
+    if whiten is Whitening.OLSHAUSEN and not images:
+        raise ValueError("olshausen whitening is a filter for images; whiten a table with --whiten zca")
+    if whiten is None:
+        whiten = Whitening.OLSHAUSEN if images and not preparation.colour else Whitening.NONE
+    size = preparation.patch_size or (16 if images else None)
+    return replace(preparation, whiten=whiten.value, patch_size=size)
+
+
+def _learn(
+    rows: Any, preparation: "Preparation", out: Path, wish: dict[str, Any], *, title: str, held_out: float
+) -> None:
+    """Fit, write the run folder and say where the report is."""
+    from sparsentropy import runs
+    from sparsentropy.estimator import SparseCoding
+    from sparsentropy.report import headline
+    from sparsentropy.results import summarise
+
+    train, test = _split(rows, held_out, wish["random_state"])
+    preparation = preparation.fit(train)
+    train, test = preparation.whitened(train), None if test is None else preparation.whitened(test)
+    model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
+    _say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms")
+    seconds = _fit(model, train)
+    result = summarise(
+        model,
+        train,
+        test,
+        title=title,
+        settings=_settings(model, preparation) | {"held_out": held_out},
+        patch_shape=preparation.patch_shape(train.shape[1]),
+        seconds=seconds,
+    )
+    print(runs.write(out, model, preparation, result))
+    _say(headline(result))
+    if result.metrics["interrupted"]:
+        raise typer.Exit(130)
+
+
+def _split(rows: Any, share: float, seed: int) -> tuple[Any, Any]:
+    """Keep a random share of the rows for testing; none if there are too few."""
+    import numpy as np
+
+    held_out = round(share * len(rows))
+    if held_out == 0:
+        return rows, None
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return rows[order[held_out:]], rows[order[:held_out]]
+
+
+def _fit(model: "SparseCoding", rows: Any) -> float:
+    """Fit with progress shown and warnings as notes of one line; return how many seconds it took."""
+    from sparsentropy import progress
+
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, progress.shown(_console(), len(rows)) as callback:
+        warnings.simplefilter("default")
+        model.set_params(callback=callback).fit(rows)
+    model.set_params(callback=None)
+    if model.interrupted_:
+        _say("stopped by hand; keeping the best state so far")
+    for warning in caught:
+        _say(f"note: {_one_line(str(warning.message))}")
+    return time.perf_counter() - began
+
+
+def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, Any]:
+    """Collect what was asked for: the model first, then the data, then the rest."""
+    first = {"n_components": model.n_components, "posterior": model.posterior}
+    steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
+    hidden = {"callback", "verbose"} | (set() if model.posterior == "low-rank" else {"rank"})
+    return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}
+
+
+def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCoding", Any]:
+    from sparsentropy import runs
+
+    model, preparation = runs.read(path)
+    rows = preparation.apply(preparation.read(data, key=key))
+    d = model.components_.shape[1]
+    if rows.shape[1] != d:
+        raise ValueError(
+            f"{data} has {rows.shape[1]:,} features, but the model learned from {d:,}; give data of the same kind"
+        )
+    return model, rows
+
+
+def _check_output(output: Path, kinds: tuple[str, ...]) -> None:
+    """Refuse an output that cannot be written before time is spent on what would go there."""
+    if output.suffix.lower() not in kinds:
+        raise ValueError(f"{output} must end in one of {', '.join(kinds)}; give another name")
+    if not output.resolve().parent.is_dir():
+        raise FileNotFoundError(f"the folder of {output} does not exist; make it first")
+
+
+def _write_columns(path: Path, columns: dict[str, Any]) -> None:
+    """Write named matrices with the same rows: .npz by name, .npy the only one, .csv side by side."""
+    import numpy as np
+
+    from sparsentropy import storage
+
+    kind, content = path.suffix.lower(), io.BytesIO()
+    if kind == ".npz":
+        np.savez(content, **columns)
+    elif kind == ".npy":
+        (only,) = columns.values()
+        np.save(content, only)
+    else:
+        names = [f"{name}_{i + 1}" for name, matrix in columns.items() for i in range(matrix.shape[1])]
+        table = np.concatenate(list(columns.values()), axis=1)
+        np.savetxt(content, table, fmt="%.9g", delimiter=",", header=",".join(names), comments="")
+    with storage.replacing(path) as file:
+        file.write(content.getvalue())
+
+
+def _console() -> Console:
+    # Made anew each time: the error stream may have been replaced since the start.
+    return Console(stderr=True, highlight=False)
+
+
+def _say(text: str) -> None:
+    _console().print(Text(text), soft_wrap=True)
+
+
+def _fail(text: str) -> int:
+    _console().print(Text.assemble(("error: ", "bold red"), _one_line(text)), soft_wrap=True)
+    return 2
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

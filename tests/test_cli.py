@@ -1,0 +1,363 @@
+"""The command line as people use it: folders that appear whole, one line for every mistake, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sparsentropy.cli import app
+from sparsentropy.runs import FILES
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "sparsentropy", *(str(argument) for argument in arguments)]
+
+
+def snapshot(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}, set(folder.rglob("*"))
+
+
+def laplace_table(n=300, d=6, h=4):
+    rng = np.random.default_rng(0)
+    return rng.laplace(size=(n, h)) @ rng.normal(size=(h, d)) + 0.1 * rng.normal(size=(n, d))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Data of every kind, good and bad."""
+    folder = tmp_path_factory.mktemp("data")
+    table = laplace_table()
+    np.save(folder / "table.npy", table)
+    np.save(folder / "narrow.npy", table[:, :5])
+    np.save(folder / "line.npy", table[0])
+    np.savetxt(folder / "table.csv", table, delimiter=",")
+    np.savez(folder / "two.npz", a=table, b=table)
+    np.save(folder / "nan.npy", np.where(np.arange(6) == 3, np.nan, table))
+    (folder / "text.csv").write_text("a,b\n1,x\n2,y\n")
+    (folder / "notes.txt").write_text("1 2 3\n")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "no-images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, size=(40, 48, 3), dtype=np.uint8)
+    (folder / "photos").mkdir()
+    Image.fromarray(pixels).save(folder / "photos" / "a.png")
+    Image.fromarray(pixels[::-1, :30]).save(folder / "photos" / "b.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(files, tmp_path_factory):
+    """A run folder learned from the table."""
+    folder = tmp_path_factory.mktemp("runs") / "table"
+    result = invoke("fit", files / "table.npy", "--out", folder, "--components", 4, "--max-iter", 4, "--tol", 0)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo_run(files, tmp_path_factory):
+    """A run folder learned from patches of photographs, whitened twice over."""
+    folder = tmp_path_factory.mktemp("runs") / "photos"
+    options = ["--patch-size", 4, "--patches", 400, "--whiten", "zca", "--remove-mean", "--max-iter", 3]
+    result = invoke("fit", files / "photos", "--out", folder, "--components", 8, *options)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_help_needs_none_of_the_heavy_libraries():
+    code = (
+        "import sys; from sparsentropy.cli import app\n"
+        "try: app(['fit', '--help'])\n"
+        "finally: print(sorted({'torch', 'sklearn', 'scipy', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_runs_and_names_itself():
+    answer = subprocess.run(command("--help"), capture_output=True, text=True)
+    assert answer.returncode == 0
+    assert "Usage: sparsentropy " in answer.stdout
+    for name in ("demo", "fit", "encode", "score", "report"):
+        assert name in answer.stdout
+
+
+@pytest.mark.parametrize("name", ["demo", "fit", "encode", "score", "report"])
+def test_every_command_teaches_by_an_example(name):
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert f"Example: sparsentropy {name} " in result.output
+
+
+def test_version():
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.output.startswith("sparsentropy 0.")
+
+
+def test_fit_writes_a_whole_run_folder(run):
+    assert sorted(file.name for file in run.iterdir()) == sorted(FILES)
+    numbers = json.loads((run / "metrics.json").read_text())
+    assert numbers["n_samples"] == 270
+    assert numbers["held_out_bound"] is not None
+    assert numbers["settings"]["n_components"] == 4
+    assert "callback" not in numbers["settings"]
+    assert "4 atoms learned from 270 data points with 6 features" in (run / "report.html").read_text()
+
+
+def test_fit_says_where_the_report_is_and_what_was_found(files, tmp_path):
+    result = invoke("fit", files / "table.csv", "-o", tmp_path / "run", "--components", 2, "--max-iter", 2)
+    assert result.stdout.strip() == str(tmp_path / "run" / "report.html")
+    assert "sweep 1/2  bound " in result.stderr
+    assert "2 atoms learned from 270 data points" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--posterior", "full"],
+        ["--posterior", "low-rank", "--rank", 2],
+        ["--whiten", "zca", "--remove-mean", "--held-out", 0],
+        ["--dtype", "float64", "--device", "cpu", "--batch-size", 50, "--n-init", 2],
+    ],
+)
+def test_fit_takes_every_option(files, tmp_path, options):
+    result = invoke("fit", files / "table.npy", "-o", tmp_path / "run", "--components", 2, "--max-iter", 2, *options)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_same_seed_gives_the_same_codes(files, run, tmp_path):
+    again = tmp_path / "again"
+    invoke("fit", files / "table.npy", "--out", again, "--components", 4, "--max-iter", 4, "--tol", 0)
+    for name, folder in (("a.npy", run), ("b.npy", again)):
+        assert invoke("encode", folder, files / "table.npy", "-o", tmp_path / name).exit_code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+
+
+def test_a_run_may_be_written_over_and_beside_other_files_only_by_force(files, run, tmp_path):
+    options = ["--components", 2, "--max-iter", 1]
+    assert invoke("fit", files / "table.npy", "--out", tmp_path, *options).exit_code == 0
+    assert invoke("fit", files / "table.npy", "--out", tmp_path, *options).exit_code == 0
+    (tmp_path / "thesis.tex").write_text("precious")
+    refused = invoke("fit", files / "table.npy", "--out", tmp_path, *options)
+    assert refused.exit_code == 2
+    assert "thesis.tex" in refused.stderr
+    assert invoke("fit", files / "table.npy", "--out", tmp_path, "--force", *options).exit_code == 0
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_codes_are_written_in_three_formats(files, run, tmp_path):
+    for name in ("z.npy", "z.npz", "z.csv"):
+        assert invoke("encode", run, files / "table.npy", "-o", tmp_path / name).exit_code == 0
+    codes = np.load(tmp_path / "z.npy")
+    assert codes.shape == (300, 4)
+    np.testing.assert_array_equal(np.load(tmp_path / "z.npz")["mean"], codes)
+    assert (tmp_path / "z.csv").read_text().splitlines()[0] == "mean_1,mean_2,mean_3,mean_4"
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "z.csv", delimiter=",", skiprows=1), codes, rtol=1e-6)
+
+
+def test_standard_deviations_stand_beside_the_codes(files, run, tmp_path):
+    for name in ("z.npz", "z.csv"):
+        assert invoke("encode", run, files / "table.npy", "-o", tmp_path / name, "--std").exit_code == 0
+    with np.load(tmp_path / "z.npz") as archive:
+        assert archive["std"].shape == archive["mean"].shape
+        assert (archive["std"] > 0).all()
+    assert (tmp_path / "z.csv").read_text().splitlines()[0].endswith("std_3,std_4")
+
+
+def test_the_score_is_the_mean_over_rows(files, run, tmp_path):
+    mean = float(invoke("score", run, files / "table.npy").stdout.split()[0])
+    rows = invoke("score", run, files / "table.npy", "--per-row").stdout.split()
+    assert len(rows) == 300
+    assert np.mean([float(row) for row in rows]) == pytest.approx(mean, rel=1e-4)
+    assert invoke("score", run, files / "table.npy", "--per-row", "-o", tmp_path / "s.npy").exit_code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "s.npy")[:, 0], np.array(rows, float), rtol=1e-5)
+
+
+def test_a_model_file_may_be_named_instead_of_its_folder(files, run):
+    folder = invoke("score", run, files / "table.npy")
+    assert invoke("score", run / "model.safetensors", files / "table.npy").stdout == folder.stdout
+
+
+def test_photographs_are_prepared_for_encoding_as_they_were_for_learning(files, photo_run, tmp_path):
+    assert "8 atoms learned from 360 patches of 4 × 4 pixels" in (photo_run / "report.html").read_text()
+    assert invoke("encode", photo_run, files / "photos", "-o", tmp_path / "z.npy").exit_code == 0
+    assert np.load(tmp_path / "z.npy").shape == (10 * 12 + 10 * 7, 8)
+
+
+def test_colour_is_kept_if_wished(files, tmp_path):
+    options = ["--colour", "--patch-size", 4, "--patches", 100, "--components", 3, "--max-iter", 1]
+    result = invoke("fit", files / "photos", "--out", tmp_path / "run", *options)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "run" / "metrics.json").read_text())["settings"]
+    assert settings["colour"] is True
+    assert settings["whiten"] == "none"
+
+
+def test_the_report_is_made_again_from_the_folder(run, tmp_path):
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    result = invoke("report", run)
+    assert result.exit_code == 0, result.output
+    after = (run / "report.html").read_text()
+    assert len(after) == pytest.approx(len(before), rel=0.01)
+    assert after[after.index("<h1>") : after.index("<svg")] == before[before.index("<h1>") : before.index("<svg")]
+
+
+def test_demo(tmp_path):
+    result = invoke("demo", "--out", tmp_path / "demo", "--components", 6, "--patches", 300)
+    assert result.exit_code == 0, result.output
+    assert sorted(file.name for file in (tmp_path / "demo").iterdir()) == sorted(FILES)
+
+
+# Every case: what is typed, with {files}, {run} and {new} filled in, and a word of the answer.
+BAD = {
+    "no command": ("frobnicate", "frobnicate"),
+    "no data": ("fit --out {new}", "DATA"),
+    "no folder": ("fit {files}/table.npy", "--out"),
+    "unknown option": ("fit {files}/table.npy --out {new} --sparsity 3", "--sparsity"),
+    "unknown posterior": ("fit {files}/table.npy --out {new} --posterior banana", "low-rank"),
+    "no atoms": ("fit {files}/table.npy --out {new} --components 0", "--components"),
+    "words for a number": ("fit {files}/table.npy --out {new} --components many", "--components"),
+    "all held out": ("fit {files}/table.npy --out {new} --held-out 1", "--held-out"),
+    "unknown device": ("fit {files}/table.npy --out {new} --device toaster", "device"),
+    "missing data": ("fit {files}/nothing.npy --out {new}", "does not exist"),
+    "not a table": ("fit {files}/line.npy --out {new}", "shape"),
+    "missing values": ("fit {files}/nan.npy --out {new}", "NaN"),
+    "words in a table": ("fit {files}/text.csv --out {new}", "not numeric"),
+    "unknown kind of file": ("fit {files}/notes.txt --out {new}", ".txt"),
+    "damaged image": ("fit {files}/broken.png --out {new}", "broken.png"),
+    "no images": ("fit {files}/no-images --out {new}", "no image files"),
+    "several arrays": ("fit {files}/two.npz --out {new}", "'a', 'b'"),
+    "wrong key": ("fit {files}/two.npz --out {new} --key c", "'c'"),
+    "filter for a table": ("fit {files}/table.npy --out {new} --whiten olshausen", "--whiten zca"),
+    "filter in colour": ("fit {files}/photos --out {new} --colour --whiten olshausen", "grey"),
+    "rows are no patches": ("fit {files}/table.npy --out {new} --patch-size 3", "patch"),
+    "large patches": ("fit {files}/photos --out {new} --patch-size 50", "smaller than a patch"),
+    "folder is a file": ("fit {files}/table.npy --out {files}/notes.txt", "is a file"),
+    "folder under a file": ("fit {files}/table.npy --out {files}/notes.txt/run", "is a file"),
+    "folder with other files": ("fit {files}/table.npy --out {files}", "--force"),
+    "demo into other files": ("demo --out {files}", "--force"),
+    "missing model": ("encode {new} {files}/table.npy -o {files}/z.npy", "does not exist"),
+    "folder without model": ("encode {files} {files}/table.npy -o {files}/z.npy", "model.safetensors"),
+    "data as a model": ("encode {files}/table.npy {files}/table.npy -o {files}/z.npy", "table.npy"),
+    "data of other width": ("encode {run} {files}/narrow.npy -o {files}/z.npy", "5 features"),
+    "photographs for a table": ("encode {run} {files}/photos -o {files}/z.npy", "table"),
+    "unknown output": ("encode {run} {files}/table.npy -o {files}/z.txt", ".npz"),
+    "output nowhere": ("encode {run} {files}/table.npy -o {new}/z.npy", "does not exist"),
+    "no place for deviations": ("encode {run} {files}/table.npy -o {files}/z.npy --std", ".npz"),
+    "rows without asking": ("score {run} {files}/table.npy -o {files}/s.npy", "--per-row"),
+    "score of missing data": ("score {run} {files}/nothing.npy", "does not exist"),
+    "report of nothing": ("report {new}", "does not exist"),
+    "report of other files": ("report {files}", "run.safetensors"),
+}
+
+
+@pytest.mark.parametrize(("typed", "word"), BAD.values(), ids=BAD.keys())
+def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(typed, word, files, run, tmp_path):
+    before = snapshot(files), snapshot(run)
+    names = {"files": str(files), "run": str(run), "new": str(tmp_path / "new")}
+    result = invoke(*(part.format(**names) for part in typed.split()))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("270 data points")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert word in lines[0]
+    assert (snapshot(files), snapshot(run)) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_mistake_in_a_real_process_shows_no_traceback(files, tmp_path):
+    answer = subprocess.run(
+        command("fit", files / "nan.npy", "--out", tmp_path / "new"), capture_output=True, text=True
+    )
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("error: ")
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["run.safetensors", "model.safetensors", "preparation.safetensors"])
+def test_a_damaged_run_is_named_in_one_line(files, run, tmp_path, name):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for file in run.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    whole = (run / name).read_bytes()
+    (copy / name).write_bytes(whole[: len(whole) // 2])
+    result = invoke("report", copy) if name.startswith("run") else invoke("score", copy, files / "table.npy")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert name in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_failure_while_writing_leaves_the_earlier_run_readable(files, tmp_path, monkeypatch):
+    arguments = ["fit", files / "table.npy", "--out", tmp_path / "run", "--components", 2, "--max-iter", 1]
+    assert invoke(*arguments).exit_code == 0
+    before = snapshot(tmp_path)[1]
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "No space left" in result.stderr
+    assert snapshot(tmp_path)[1] == before
+
+
+def interrupted_fit(files, folder):
+    """Run a fit that would take for ever, and interrupt it after its first sweep."""
+    endless = ["--components", 4, "--max-iter", 1_000_000, "--tol", 0]
+    process = subprocess.Popen(
+        command("fit", files / "table.npy", "--out", folder, *endless),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if line.startswith("sweep"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=60)
+    return process.returncode, out, seen + rest
+
+
+def test_ctrl_c_keeps_the_best_state_and_says_so(files, tmp_path):
+    code, out, err = interrupted_fit(files, tmp_path / "run")
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert "stopped by hand; keeping the best state so far\n" in err
+    assert out.strip() == str(tmp_path / "run" / "report.html")
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(FILES)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["interrupted"] is True
+    assert "stopped by hand" in (tmp_path / "run" / "report.html").read_text()
+    assert invoke("score", tmp_path / "run", files / "table.npy").exit_code == 0
+
+
+def test_ctrl_c_before_learning_writes_nothing(files, tmp_path, monkeypatch):
+    from sparsentropy.preparation import Preparation
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Preparation, "read", interrupt)
+    result = invoke("fit", files / "table.npy", "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert result.stderr == "stopped by hand before the result was written\n"
+    assert not (tmp_path / "run").exists()
