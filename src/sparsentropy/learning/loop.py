@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
-from sparsentropy.learning import em, quasi_newton, rotation
+from sparsentropy.learning import em, quasi_newton, rotation, start
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Full
@@ -26,6 +26,7 @@ PLAIN_SWEEPS = 5  # of EM before anything else
 ROTATION_SWEEPS = 15
 SETTLED = PLAIN_SWEEPS + ROTATION_SWEEPS
 ROTATION_STEPS = 3  # in each such sweep
+REVIVE_EVERY = 7
 COLD_ITERATIONS = 30  # of the E-step at its very first call
 WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
 MOST_ITERATIONS = 128
@@ -104,8 +105,8 @@ class _Task:
         effective = self.weights.apply(em.floored(parameters, self.unit))
         posteriors, statistics = [], None
         for index, x in enumerate(self.x.split(self.batch_size)):
-            start = None if starts is None else starts[index]
-            solution = self.solver(x, effective, start, max_iter=iterations, tol=0.0, penalty=penalty)
+            before = None if starts is None else starts[index]
+            solution = self.solver(x, effective, before, max_iter=iterations, tol=0.0, penalty=penalty)
             penalty = solution.penalty
             part = Statistics.of(x, solution.posterior, parameters)
             statistics = part if statistics is None else statistics + part
@@ -157,7 +158,7 @@ def learn(
         task = _Task(x if final else x[order[:rows]], solver, batch_size, unit, weights)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point
         enough = tol if final else max(tol, 0.01 * parameters.d * parameters.h / rows)
-        for sweep in _learn_part(task, parameters, max_iter, enough, first=rows == sizes[0]):
+        for sweep in _learn_part(task, parameters, max_iter, enough, first=rows == sizes[0], generator=generator):
             parameters = sweep.parameters
             yield sweep if final else replace(sweep, converged=False)
 
@@ -171,12 +172,16 @@ def _parts(n: int, h: int, d: int) -> list[int]:
     return [*sizes, n]
 
 
-def _learn_part(task: _Task, parameters: Parameters, max_iter: int, tol: float, *, first: bool) -> Iterator[Sweep]:
+def _learn_part(
+    task: _Task, parameters: Parameters, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
+) -> Iterator[Sweep]:
     state = task.expect(parameters, None, COLD_ITERATIONS)
     bounds = [state.bound]
     yield state.sweep()
     while len(bounds) < max_iter:
-        new = _advance(task, state, age=len(bounds) + (0 if first else SETTLED))
+        age = len(bounds) + (0 if first else SETTLED)
+        new = _revived_sweep(task, state, generator) if age % REVIVE_EVERY == 0 else None
+        new = new or _advance(task, state, age)
         state = new or state
         bounds.append(state.bound)
         done = new is None or _gain(bounds, 0 if not first else _settling(task, state)) < tol
@@ -207,6 +212,24 @@ def _advance(task: _Task, state: _State, age: int) -> _State | None:
     if age < SETTLED and _rotates(task, state):
         return _rotated_sweep(task, state)
     return _accelerated_sweep(task, state) or _plain_sweep(task, replace(state, memory=NOTHING))
+
+
+def _revived_sweep(task: _Task, state: _State, generator: torch.Generator) -> _State | None:
+    """Atoms that are off, started anew in what the model misses; kept only if the bound is higher at once."""
+    error, n = _expected_error(task, state)
+    parameters = start.revive(error, n, state.parameters, generator)
+    if parameters is None:
+        return None
+    new = task.expect(parameters, state.posteriors, 2 * state.iterations, state.penalty)
+    return replace(new, iterations=state.iterations) if new.bound > state.bound else None
+
+
+def _expected_error(task: _Task, state: _State) -> tuple[Tensor, int]:
+    """mean_n E[(x − Wz)(x − Wz)ᵀ] (d, d) over the first batch, and its number of data points."""
+    q, x = state.posteriors[0], task.x.split(task.batch_size)[0]
+    W = state.parameters.dictionary.double()
+    residual = x.double() - q.mean.double() @ W.T
+    return (residual.T @ residual + W @ q.covariance_sum().double() @ W.T) / len(q), len(q)
 
 
 def _plain_sweep(task: _Task, state: _State) -> _State | None:
