@@ -19,6 +19,7 @@ from table import Table
 
 GAP = 1e-3
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+TRIED = ", ".join(f"{tol:g}" for tol in TOLERANCES)
 LADDER = (5, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200)
 REPEATS = 3
 LASSO_ITERATIONS = 10_000
@@ -27,11 +28,11 @@ NOTES = f"""\
 Patches and dictionary of "Natural image patches", held-out rows, cold start. *Gap*: duality gap, an upper bound on the
 distance to the solver's own optimum, in nats, computed in float64 outside the time. The lasso is the most probable
 code of the same model, min |x − Wz|²/2 + Σ (σ²/λ_h)|z_h| (codes divided by λ, so that one `alpha` = σ² serves all
-atoms), its gap divided by σ²; it gets float64: `sparse_encode` asks its
-coordinate descent for a relative gap of 1e-8, which float32 cannot reach, and took longer there. Since that tolerance
-cannot be changed and is finer than needed, the same solver is also called as `Lasso` with the first of the tolerances {", ".join(f"{tol:g}" for tol in TOLERANCES)} that gets the mean gap to {GAP:g}.
-sparsentropy works in float32. "To a mean gap": the fewest iterations that reach it, found beforehand. "Certified": the
-default call, which finds out for every row when to stop. Best of {REPEATS} repeats."""
+atoms), its gap divided by σ²; it gets float64: `sparse_encode` asks its coordinate descent for a relative gap of 1e-8,
+which float32 cannot reach, and took longer there. Since that tolerance cannot be changed and is finer than needed, the
+same solver is also called as `Lasso` with the first of the tolerances {TRIED} that gets
+the mean gap to {GAP:g}. sparsentropy works in float32. "To a mean gap": the fewest iterations that reach it, found
+beforehand. "Certified": the default call, which finds out for every row when to stop. Best of {REPEATS} repeats."""
 
 
 def best_seconds(work: Callable[[], object], repeats: int) -> float:
