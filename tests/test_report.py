@@ -220,7 +220,7 @@ def test_the_last_row_of_the_dictionary_is_nearly_full(atoms):
 
 def test_a_model_that_was_stopped_before_a_sweep_over_all_data_can_be_summarised(tmp_path):
     X = np.random.default_rng(0).laplace(size=(3000, 4))
-    model = SparseCoding(3, random_state=0, callback=lambda progress: True).fit(X)
+    model = SparseCoding(3, random_state=0, callback=lambda _: True).fit(X)
     assert len(model.lower_bounds_) == 0
     result = results.summarise(model, X, title="noise")
     assert result.lower_bounds.tolist() == [model.lower_bound_]
