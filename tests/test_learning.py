@@ -1,0 +1,345 @@
+"""The M-step and the loop: every closed form is the maximiser it claims to be, and no sweep lowers the bound."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+from sparsentropy.datasets import make_bars
+from sparsentropy.inference import DiagonalSolver, FullSolver
+from sparsentropy.learning import em, learn, loop, online, quasi_newton, random_start, rotation, start
+from sparsentropy.metrics import dictionary_match
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import Statistics, Weights, entropy_elbo
+from sparsentropy.posteriors import Diagonal, Full, LowRank
+
+ANNEALED = Weights(prior=3.0, likelihood=0.5)
+
+
+def model(d, h, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    W = torch.randn(d, h, dtype=torch.float64, generator=generator)
+    scale = 0.5 + torch.rand(h, dtype=torch.float64, generator=generator)
+    return Parameters(W, scale, torch.tensor(0.05, dtype=torch.float64)).gauged()[0]
+
+
+def posterior(kind, n, d, h, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.randn(n, h, dtype=torch.float64, generator=generator)
+    positive = 0.1 + torch.rand(n, h, dtype=torch.float64, generator=generator)
+    if kind == "diagonal":
+        return Diagonal(mean, positive)
+    if kind == "low-rank":
+        return LowRank(mean, positive, torch.randn(n, h, 2, dtype=torch.float64, generator=generator))
+    return Full.from_precision(mean, positive, torch.randn(d, h, dtype=torch.float64, generator=generator))
+
+
+def case(kind="diagonal", n=60, d=6, h=4):
+    parameters = model(d, h)
+    x = parameters.sample(n, seed=2)[0]
+    q = posterior(kind, n, d, h)
+    return x, q, parameters, Statistics.of(x, q, parameters)
+
+
+each_posterior = pytest.mark.parametrize("kind", ["diagonal", "low-rank", "full"])
+
+
+@each_posterior
+@pytest.mark.parametrize("shape", [(6, 4), (4, 4), (3, 5)])
+def test_least_squares_is_the_optimum_of_the_bound(kind, shape):
+    d, h = shape
+    _, _, parameters, statistics = case(kind, d=d, h=h)
+
+    def negative(flat):
+        candidate = replace(parameters, dictionary=torch.from_numpy(flat.reshape(d, h)))
+        return -float(entropy_elbo(statistics, candidate))
+
+    best = em.least_squares(statistics)
+    found = scipy.optimize.minimize(negative, best.numpy().ravel() + 0.05, method="BFGS", options={"gtol": 1e-7})
+    assert -negative(best.numpy().ravel()) >= -found.fun - 1e-8
+    np.testing.assert_allclose(-found.fun, -negative(best.numpy().ravel()), atol=1e-6)
+
+
+def test_update_restores_the_gauge_and_keeps_the_bound():
+    _, _, parameters, statistics = case()
+    new, factor = em.update(statistics, parameters)
+    torch.testing.assert_close(new.dictionary.norm(dim=0), torch.ones(4, dtype=torch.float64))
+    free = entropy_elbo(statistics, replace(parameters, dictionary=em.least_squares(statistics)))
+    torch.testing.assert_close(entropy_elbo(statistics.rescaled(factor), new), free)
+    torch.testing.assert_close(new.prior_scale, statistics.rescaled(factor).prior_statistic / statistics.n)
+
+
+def test_columnwise_update_keeps_unit_length_and_every_atom_is_at_its_optimum():
+    _, _, parameters, statistics = case()
+    new, factor = em.update(statistics, parameters, ANNEALED)
+    torch.testing.assert_close(new.dictionary.norm(dim=0), torch.ones(4, dtype=torch.float64))
+    assert torch.equal(factor, torch.ones(4, dtype=torch.float64))
+    assert entropy_elbo(statistics, new, ANNEALED) > entropy_elbo(statistics, parameters, ANNEALED)
+    W = new.dictionary
+    last = 3  # the atom updated last is exactly optimal given the others: any other direction is worse
+    for seed in range(20):
+        other = W.clone()
+        other[:, last] += 0.05 * torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        other[:, last] /= other[:, last].norm()
+        assert statistics.mean_error(other) >= statistics.mean_error(W)
+
+
+def test_columnwise_updates_never_lower_the_annealed_bound():
+    _, _, parameters, statistics = case(d=3, h=5)
+    bounds = []
+    for _ in range(6):
+        bounds.append(float(entropy_elbo(statistics, parameters, ANNEALED)))
+        parameters, _ = em.update(statistics, parameters, ANNEALED)
+    assert np.all(np.diff(bounds) >= -1e-12)
+    assert bounds[-1] > bounds[0]
+
+
+def test_floors_bind_only_where_arithmetic_ends():
+    parameters = replace(model(3, 2), prior_scale=torch.tensor([1e-30, 1.0], dtype=torch.float64))
+    floored = em.floored(parameters, unit=2.0)
+    torch.testing.assert_close(floored.prior_scale, torch.tensor([2e-7, 1.0], dtype=torch.float64))
+    assert floored.noise_variance == parameters.noise_variance
+
+
+def turned_objective(q, matrix, n):
+    """J(V) written out with dense covariances."""
+    T = matrix @ q.covariance() @ matrix.T
+    turned = Diagonal(q.mean @ matrix.T, T.diagonal(dim1=1, dim2=2))
+    return torch.linalg.slogdet(matrix).logabsdet - torch.log(turned.abs_moment().sum(0) / n).sum()
+
+
+@each_posterior
+def test_rotation_raises_its_objective_and_the_gradient_is_right(kind):
+    _, q, _, statistics = case(kind, n=80)
+    eye = torch.eye(4, dtype=torch.float64)
+    view = rotation._View.of([q[:50], q[50:]], eye)
+    gradient, _ = rotation._gradient_and_curvature([q[:50], q[50:]], view)
+    V = eye.clone().requires_grad_()
+    turned_objective(q, V, 80).backward()
+    torch.testing.assert_close(gradient, V.grad)
+    matrix = rotation.rotate([q[:50], q[50:]], statistics, steps=5)
+    assert turned_objective(q, matrix, 80) > turned_objective(q, eye, 80) + 1e-3
+
+
+def test_rotation_leaves_the_fit_and_changes_the_bound_of_a_full_posterior_by_its_objective():
+    _, q, parameters, statistics = case("full", n=80)
+    matrix = rotation.rotate([q], statistics, steps=3)
+    turned, new = rotation.turn(matrix, statistics, parameters)
+    torch.testing.assert_close(turned.mean_error(new.dictionary), statistics.mean_error(parameters.dictionary))
+    moved = replace(turned, prior_statistic=q.rotated(matrix).abs_moment().sum(0))
+    gain = turned_objective(q, matrix, 80) - turned_objective(q, torch.eye(4, dtype=torch.float64), 80)
+    torch.testing.assert_close(entropy_elbo(moved, new) - entropy_elbo(statistics, parameters), gain)
+
+
+def test_rotation_at_its_optimum_stays():
+    _, q, _, statistics = case("full", n=80)
+    best = rotation.rotate([q], statistics, steps=60)
+    more = rotation.rotate([q], statistics, steps=61)
+    torch.testing.assert_close(turned_objective(q, best, 80), turned_objective(q, more, 80), atol=1e-9, rtol=0)
+
+
+def profile(x, dictionary, parameters):
+    """F(W): all posteriors, scales and the noise at their optimum; by many E-steps and refits."""
+    current, q = replace(parameters, dictionary=dictionary), None
+    for _ in range(100):
+        q = DiagonalSolver()(
+            x, current, q, max_iter=20, tol=0.0, penalty=torch.full_like(current.prior_scale, 0.4)
+        ).posterior
+        statistics = Statistics.of(x, q, current)
+        current = replace(statistics.fit(current), dictionary=dictionary)
+    return statistics, current
+
+
+def test_gradient_of_the_profile_by_finite_differences():
+    parameters = model(5, 2)
+    x = parameters.sample(100, seed=2)[0]
+    statistics, current = profile(x, parameters.dictionary, parameters)
+    gradient = quasi_newton.gradient(statistics, current)
+    direction = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    step = 1e-4
+    values = [entropy_elbo(*profile(x, current.dictionary + sign * step * direction, current)) for sign in (1, -1)]
+    slope = (values[0] - values[1]) / (2 * step)
+    torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 4), (3, 5)])
+def test_metric_is_symmetric_and_positive(shape):
+    d, h = shape
+    x, _, parameters, _ = case(n=100, d=d, h=h)
+    q = DiagonalSolver()(x, parameters).posterior
+    metric = quasi_newton.Metric.of(Statistics.of(x, q, parameters), parameters)
+    basis = torch.eye(d * h, dtype=torch.float64).reshape(-1, d, h)
+    matrix = torch.stack([metric(e).ravel() for e in basis])
+    torch.testing.assert_close(matrix, matrix.T)
+    assert torch.linalg.eigvalsh(matrix).min() > 0
+
+
+def test_memory_solves_a_quadratic():
+    """On a quadratic with exact line searches, BFGS finds the optimum in as many steps as there are unknowns."""
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(6, 6, dtype=torch.float64, generator=generator)
+    hessian = root @ root.T + torch.eye(6, dtype=torch.float64)
+    target = torch.randn(6, dtype=torch.float64, generator=generator)
+    w, memory = torch.zeros(2, 3, dtype=torch.float64), quasi_newton.Memory()
+
+    def slope(w):
+        return (hessian @ (target - w.ravel())).reshape(2, 3)
+
+    for _ in range(6):
+        direction = memory.direction(slope(w), lambda g: g)
+        length = (slope(w) * direction).sum() / (direction.ravel() @ hessian @ direction.ravel())
+        new = w + length * direction
+        memory = memory.extended(new - w, slope(w) - slope(new))
+        w = new
+    torch.testing.assert_close(w.ravel(), target)
+
+
+def test_memory_refuses_pairs_that_bend_the_wrong_way():
+    step = torch.ones(2, 2, dtype=torch.float64)
+    assert quasi_newton.Memory().extended(step, -step).steps == ()
+
+
+@pytest.mark.parametrize("shape", [(20, 5), (6, 6), (5, 12)])
+def test_random_start_has_the_second_moment_of_the_data(shape):
+    d, h = shape
+    x = model(d, min(d, h)).sample(5000, seed=3)[0]
+    first = random_start(x, h, torch.Generator().manual_seed(0))
+    moment = x.T @ x / 5000
+    W = first.dictionary
+    explained = W @ torch.diag(2 * first.prior_scale.square()) @ W.T
+    explained = explained + first.noise_variance * torch.eye(d, dtype=torch.float64)
+    torch.testing.assert_close(W.norm(dim=0), torch.ones(h, dtype=torch.float64))
+    difference = torch.linalg.eigvalsh(explained - moment)
+    assert difference.abs().max() < 1.5 * float(first.noise_variance) + 0.05 * float(moment.trace()) / d
+
+
+def test_random_start_is_the_maximum_of_the_gaussian_likelihood():
+    """Tipping and Bishop 1999: no other noise level or scaling of the kept directions fits better."""
+    x = model(8, 3).sample(4000, seed=3)[0]
+    moment = (x.T @ x / 4000).numpy()
+    first = random_start(x, 3, torch.Generator().manual_seed(0))
+
+    def log_likelihood(noise, stretch):
+        W = first.dictionary.numpy() * stretch
+        covariance = W @ np.diag(2 * first.prior_scale.numpy() ** 2) @ W.T + noise * np.eye(8)
+        return -np.linalg.slogdet(covariance)[1] - np.trace(np.linalg.solve(covariance, moment))
+
+    noise = float(first.noise_variance)
+    best = log_likelihood(noise, 1.0)
+    for other in [(0.8 * noise, 1.0), (1.25 * noise, 1.0), (noise, 0.8), (noise, 1.25)]:
+        assert log_likelihood(*other) < best
+
+
+def test_revival_puts_switched_off_atoms_where_the_model_misses_something():
+    generator = torch.Generator().manual_seed(0)
+    parameters = replace(model(6, 3), prior_scale=torch.tensor([1.0, 1.0, 1e-6], dtype=torch.float64))
+    missing = torch.zeros(6, dtype=torch.float64)
+    missing[4] = 1.0
+    error = 0.1 * torch.eye(6, dtype=torch.float64) + 5.0 * torch.outer(missing, missing)
+    revived = start.revive(error, 10_000, parameters, generator)
+    assert revived is not None
+    assert abs(float(revived.dictionary[:, 2] @ missing)) > 0.999
+    torch.testing.assert_close(
+        2 * revived.prior_scale[2] ** 2, torch.tensor(5.0, dtype=torch.float64), rtol=0.02, atol=0
+    )
+    assert torch.equal(revived.dictionary[:, :2], parameters.dictionary[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("error", "scale"),
+    [
+        (torch.eye(6, dtype=torch.float64), [1.0, 1.0, 1e-6]),  # only noise is left
+        (torch.diag(torch.tensor([1.0, 1, 1, 1, 1, 50], dtype=torch.float64)), [1.0, 1.0, 0.9]),  # no atom is off
+    ],
+)
+def test_revival_leaves_alone_what_needs_nothing(error, scale):
+    parameters = replace(model(6, 3), prior_scale=torch.tensor(scale, dtype=torch.float64))
+    assert start.revive(error, 1000, parameters, torch.Generator()) is None
+
+
+def sweeps(x, h, solver, *, max_iter=25, tol=0.0, weights=None, batch_size=4096, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    extra = {} if weights is None else {"weights": weights}
+    first = random_start(x, h, generator)
+    return list(
+        learn(x, first, solver, max_iter=max_iter, tol=tol, batch_size=batch_size, generator=generator, **extra)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("solver", [DiagonalSolver(), FullSolver()])
+@pytest.mark.parametrize("h", [6, 30])
+def test_no_sweep_lowers_the_bound(dtype, solver, h):
+    x = torch.from_numpy(make_bars(150, size=4, seed=1).data).to(dtype)
+    bounds = [sweep.lower_bound for sweep in sweeps(x, h, solver)]
+    assert len(bounds) > 5
+    assert np.all(np.diff(bounds) >= 0)
+
+
+def test_annealed_sweeps_do_not_lower_the_annealed_bound():
+    x = torch.from_numpy(make_bars(300, size=4, seed=1).data)
+    bounds = [sweep.lower_bound for sweep in sweeps(x, 8, DiagonalSolver(), weights=Weights(prior=1.2), max_iter=12)]
+    assert np.all(np.diff(bounds) >= 0)
+    assert bounds[-1] > bounds[0] + 1
+
+
+def test_batches_do_not_change_what_is_learned():
+    """Pooled statistics: where the data are cut only decides which posteriors are found together."""
+    x = torch.from_numpy(make_bars(400, size=4, seed=1).data)
+    whole = sweeps(x, 8, FullSolver(), max_iter=8)[-1]
+    cut = sweeps(x, 8, FullSolver(), max_iter=8, batch_size=64)[-1]
+    torch.testing.assert_close(cut.parameters.dictionary, whole.parameters.dictionary, rtol=1e-6, atol=1e-8)
+    assert cut.lower_bound == pytest.approx(whole.lower_bound, abs=1e-8)
+
+
+def test_atoms_have_unit_length_after_every_sweep():
+    x = torch.from_numpy(make_bars(300, size=4, seed=1).data)
+    for sweep in sweeps(x, 8, DiagonalSolver(), max_iter=12):
+        torch.testing.assert_close(sweep.parameters.dictionary.norm(dim=0), torch.ones(8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bars_are_found(seed):
+    bars = make_bars(1000, seed=seed)
+    last = sweeps(torch.from_numpy(bars.data), 10, FullSolver(), max_iter=100, tol=1e-3, seed=seed)[-1]
+    assert last.converged
+    assert dictionary_match(last.parameters.dictionary.T.numpy(), bars.dictionary.T).cosines.min() > 0.95
+
+
+def test_large_data_are_learned_from_a_part_first():
+    assert loop._parts(1000, 10, 25) == [1000]
+    sizes = loop._parts(100_000, 10, 25)
+    assert sizes[-1] == 100_000
+    assert sizes[0] < 10_000
+    assert sizes == sorted(sizes)
+    rows = [sweep.rows for sweep in sweeps(torch.randn(3000, 4, dtype=torch.float64), 2, DiagonalSolver(), max_iter=8)]
+    assert rows == sorted(rows)
+    assert rows[-1] == 3000
+    assert rows[0] < 3000
+
+
+def test_the_second_run_is_identical():
+    x = torch.from_numpy(make_bars(300, size=4, seed=1).data)
+    a, b = (sweeps(x, 8, FullSolver(), max_iter=25)[-1] for _ in range(2))
+    assert torch.equal(a.parameters.dictionary, b.parameters.dictionary)
+
+
+def test_absorbing_everything_at_once_is_the_sum_and_the_past_fades():
+    _, _, _, statistics = case()
+    assert online.absorb(None, statistics, seen=60) is statistics
+    both = online.absorb(statistics, statistics, seen=120)
+    assert float(both.n) == pytest.approx(60 * (1 - 60 / 240) + 60)
+    many = statistics
+    for batch in range(2, 200):
+        many = online.absorb(many, statistics, seen=60 * batch)
+    assert float(many.n) < 0.6 * 60 * 200
+    torch.testing.assert_close(many.cross / many.n, statistics.cross / statistics.n)
+
+
+def test_stream_update_raises_the_bound_and_keeps_statistics_in_its_gauge():
+    _, _, parameters, statistics = case()
+    new_statistics, new = online.update(statistics, parameters)
+    assert entropy_elbo(new_statistics, new) > entropy_elbo(statistics, parameters)
+    torch.testing.assert_close(new.dictionary.norm(dim=0), torch.ones(4, dtype=torch.float64))
