@@ -42,7 +42,7 @@ from sparsentropy.inference.solution import (
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Full, factorised, rows_at_once
 
-DIAGONAL_ITERATIONS = 20  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
+DIAGONAL_ITERATIONS = 80  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
 FULL_STEP_SLOPE = 0.1  # the Newton step is kept whole while the slope at its end is this much of that at its beginning
 BISECTIONS = 12
 SHORTEST, LONGEST = 0.1, 2.0  # of the steps in κ that are tried first; 1 goes to k/s
@@ -361,10 +361,11 @@ def _solve(problem: _Problem, state: _State, max_iter: int, tol: float) -> tuple
     while True:
         going = torch.ones_like(active, dtype=torch.bool)
         if tol > 0:
-            going = _gap(problem, state) > tol
+            goal = tol * (1 + state.energy.abs())
+            going = _gap(problem, state) > goal
             converged += len(going) - int(going.sum())
             if iteration and iteration % LOOK_BACK == 0:
-                going &= before - state.energy > 1e-3 * tol + 1e-13 * state.energy.abs()
+                going &= before - state.energy > 1e-3 * goal
                 before = state.energy
         if iteration == max_iter or not going.all():
             result.write(active, state)

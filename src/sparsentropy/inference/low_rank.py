@@ -49,7 +49,7 @@ class LowRankSolver(AbstractSolver):
     Parameters
     ----------
     rank : int
-        Columns of V, at least 1; with more than h atoms' worth, h are used.
+        Columns of V, at least 1; of more than h only h are used.
 
     Examples
     --------
@@ -333,8 +333,9 @@ def _solve(problem: _Problem, codes: Tensor, max_iter: int, tol: float) -> tuple
         history, point = [*history, _Pair.of(point, new)][-MEMORY:], new
         iteration += 1
         if tol > 0 and (iteration % LOOK_EVERY == 0 or iteration == max_iter):
-            going = before - point.energy > 0.1 * tol + problem.rounding(point.energy)
-            converged += int((~going & (expected < tol)).sum())
+            goal = tol * (1 + point.energy.abs())
+            going = before - point.energy > 0.1 * goal + problem.rounding(point.energy)
+            converged += int((~going & (expected < goal)).sum())
             result[active] = point.codes
             active, problem, point, history = active[going], problem[going], point[going], [p[going] for p in history]
             before = point.energy

@@ -87,9 +87,9 @@ class AbstractSolver(ABC):
         max_iter : int
             Most iterations for any data point.
         tol : float, optional
-            Largest gap to the optimum, nats per data point; default 1e-7 in float64 and 1e-4 in float32. With 0
-            exactly `max_iter` iterations are made and nothing is certified: what learning uses between its parameter
-            steps.
+            Largest gap to the optimum of a data point, relative to 1 + the size of its own bound in nats; by default
+            about what the arithmetic can tell from zero. With 0 exactly `max_iter` iterations are made and nothing is
+            certified: what learning uses between its parameter steps.
         penalty : Tensor, optional
             `Solution.penalty` of an earlier call.
 
@@ -100,8 +100,8 @@ class AbstractSolver(ABC):
 
 
 def default_tolerance(dtype: torch.dtype) -> float:
-    """Gap in nats per data point that the arithmetic can tell from zero."""
-    return 1e-7 if dtype == torch.float64 else 1e-4
+    """Gap relative to 1 + the size of a bound in nats that rounding still lets a Newton step reach."""
+    return 2e-9 if dtype == torch.float64 else 1e-6
 
 
 def largest_gradient(x: Tensor, posterior: AbstractPosterior, parameters: Parameters) -> float:
