@@ -282,11 +282,7 @@ def _unit_rows(atoms: np.ndarray) -> np.ndarray:
 def _invertible(name: str, values: Any) -> np.ndarray:
     atoms = _numbers(name, values, ndim=2)
     if atoms.shape[0] != atoms.shape[1] or len(atoms) < 2:
-        raise ValueError(
-            f"{name} must be square with at least 2 atoms, got {atoms.shape}; use dictionary_match"
-        )
+        raise ValueError(f"{name} must be square with at least 2 atoms, got {atoms.shape}; use dictionary_match")
     if np.linalg.matrix_rank(atoms) < len(atoms):
-        raise ValueError(
-            f"{name} is singular; the Amari distance needs independent atoms, use dictionary_match"
-        )
+        raise ValueError(f"{name} is singular; the Amari distance needs independent atoms, use dictionary_match")
     return atoms

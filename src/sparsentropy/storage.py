@@ -81,9 +81,7 @@ def save(
         file.write(content)
 
 
-def load(
-    path: str | os.PathLike[str], *, kind: str = "model"
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what :func:`save` wrote.
 
     Parameters
@@ -271,9 +269,7 @@ def _check_kind(path: Path, metadata: Mapping[str, Any], kind: str) -> None:
         raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a {kind}; give another file")
 
 
-def _decode(
-    path: Path, content: bytes, metadata: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _decode(path: Path, content: bytes, metadata: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return arrays and header of a complete file whose content has the recorded checksum."""
     try:
         # Copies, because arrays that view the bytes of the file are read-only.
