@@ -10,13 +10,13 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
-    {"schedules", "metrics", "datasets", "folded_normal"},
+    {"schedules", "metrics", "datasets", "folded_normal", "precision"},
     {"priors", "likelihoods", "posteriors"},
     {"model"},
     {"objectives"},
     {"inference"},
     {"learning"},
-    {"storage", "diagnostics"},
+    {"storage", "diagnostics", "inputs"},
     {"estimator"},
     {"plotting", "progress", "preparation", "results"},
     {"report"},

@@ -16,10 +16,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from sparsentropy import folded_normal
-
-CHUNK_ELEMENTS = 4_000_000
-"""Dense (n, h, h) or (n, d, h) work arrays never hold more elements than this."""
+from sparsentropy import folded_normal, precision
 
 
 class AbstractPosterior(ABC):
@@ -185,7 +182,7 @@ class Diagonal(AbstractPosterior):
         return (weight.T @ self.variance * matrix) @ matrix.T
 
     def scaled(self, factor: Tensor) -> "Diagonal":
-        """c ν and c² v."""
+        """C ν and c² v."""
         return Diagonal(self.mean * factor, self.variance * factor.square())
 
     def __getitem__(self, rows: slice | Tensor) -> "Diagonal":
@@ -279,7 +276,7 @@ class LowRank(AbstractPosterior):
         return own + left @ turned.transpose(0, 1).reshape(matrix.shape[0], -1).T
 
     def scaled(self, factor: Tensor) -> "LowRank":
-        """c ν, c² v and c V."""
+        """C ν, c² v and c V."""
         return LowRank(self.mean * factor, self.diagonal * factor.square(), self.factor * factor.unsqueeze(1))
 
     def __getitem__(self, rows: slice | Tensor) -> "LowRank":
@@ -321,7 +318,7 @@ class Full(AbstractPosterior):
         tensor([[0.5000, 0.5000]])
         """
         variance, log_det = torch.empty_like(mean), torch.empty_like(mean[:, 0])
-        for rows, factor in _factors(prior_precision, scaled_dictionary):
+        for rows, factor in precision.factors(prior_precision, scaled_dictionary):
             variance[rows], log_det[rows] = factor.variance(), factor.log_det()
         return cls(mean, prior_precision, variance, log_det, scaled_dictionary)
 
@@ -375,8 +372,8 @@ class Full(AbstractPosterior):
         products = [factor.multiply(right[:, rows].double()) for rows, factor in self._chunks()]
         return torch.cat(products, dim=1).to(self.mean.dtype)
 
-    def _chunks(self) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
-        return _factors(self.prior_precision, self.scaled_dictionary)
+    def _chunks(self) -> "Iterator[tuple[slice, precision.Cholesky | precision.Woodbury]]":
+        return precision.factors(self.prior_precision, self.scaled_dictionary)
 
     def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
         """V T_n Vᵀ, dense for a chunk of data points at a time."""
@@ -387,7 +384,7 @@ class Full(AbstractPosterior):
         return total.to(self.mean.dtype)
 
     def scaled(self, factor: Tensor) -> "Full":
-        """c ν, κ/c², c² diag(T) and W/(c σ)."""
+        """C ν, κ/c², c² diag(T) and W/(c σ)."""
         square = factor.square()
         return Full(
             self.mean * factor,
@@ -405,121 +402,6 @@ class Full(AbstractPosterior):
             self.log_det[rows],
             self.scaled_dictionary,
         )
-
-
-def factorised(prior_precision: Tensor, scaled_dictionary: Tensor) -> "_Cholesky | _Woodbury":
-    """T_n⁻¹ of κ (n, h) and W/σ (d, h), in the smaller of h×h and d×d.
-
-    Always in float64: with σ = 0.01 the data term is about 10⁴ times the prior's, and float32 keeps nothing of the
-    smaller one, or finds a matrix that is no longer positive definite.
-    """
-    prior_precision, scaled_dictionary = prior_precision.double(), scaled_dictionary.double()
-    if scaled_dictionary.shape[0] < scaled_dictionary.shape[1]:
-        return _Woodbury.of(prior_precision, scaled_dictionary)
-    return _Cholesky.of(prior_precision, scaled_dictionary.T @ scaled_dictionary)
-
-
-def rows_at_once(h: int, d: int) -> int:
-    """Data points whose factors fit into `CHUNK_ELEMENTS`."""
-    return max(1, CHUNK_ELEMENTS // (h * max(h, d)))
-
-
-def _factors(prior_precision: Tensor, scaled_dictionary: Tensor) -> "Iterator[tuple[slice, _Cholesky | _Woodbury]]":
-    """Factorise T_n⁻¹ chunk by chunk."""
-    n, h = prior_precision.shape
-    size = rows_at_once(h, scaled_dictionary.shape[0])
-    for begin in range(0, n, size):
-        rows = slice(begin, min(begin + size, n))
-        yield rows, factorised(prior_precision[rows], scaled_dictionary)
-
-
-@final
-@dataclass(frozen=True)
-class _Cholesky:
-    """T⁻¹ = L Lᵀ with h×h factors, for h ≤ d; keeps L⁻¹, since everything asked of T is a product with it."""
-
-    inverse_factor: Tensor  # L⁻¹ (n, h, h)
-    half_log_det_precision: Tensor  # (n,)
-
-    @classmethod
-    def of(cls, prior_precision: Tensor, gram: Tensor) -> "_Cholesky":
-        lower = torch.linalg.cholesky(gram + torch.diag_embed(prior_precision))
-        eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device).expand_as(lower)
-        inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
-        return cls(inverse, lower.diagonal(dim1=1, dim2=2).log().sum(1))
-
-    def covariance(self) -> Tensor:
-        return self.inverse_factor.mT @ self.inverse_factor  # T = L⁻ᵀ L⁻¹
-
-    def covariance_sum(self) -> Tensor:
-        stacked = self.inverse_factor.reshape(-1, self.inverse_factor.shape[-1])
-        return stacked.T @ stacked
-
-    def variance(self) -> Tensor:
-        return self.inverse_factor.square().sum(1)
-
-    def log_det(self) -> Tensor:
-        return -2 * self.half_log_det_precision
-
-    def spread(self, dictionary: Tensor) -> Tensor:
-        return (self.inverse_factor @ dictionary.T).square().sum((1, 2))
-
-    def rotated_variance(self, matrix: Tensor) -> Tensor:
-        return (self.inverse_factor @ matrix.T).square().sum(1)
-
-    def multiply(self, right: Tensor) -> Tensor:
-        half = self.inverse_factor @ right.unsqueeze(-1)
-        return (self.inverse_factor.mT @ half).squeeze(-1)
-
-
-@final
-@dataclass(frozen=True)
-class _Woodbury:
-    """T = K⁻¹ − YᵀY with K = diag κ, Y = L⁻¹ W/σ K⁻¹ and L Lᵀ = I + W K⁻¹ Wᵀ/σ²: d×d factors, for d < h."""
-
-    prior_variance: Tensor  # κ⁻¹ (n, h)
-    explained: Tensor  # Y (n, d, h)
-    half_log_det: Tensor  # Σ log diag L (n,)
-
-    @classmethod
-    def of(cls, prior_precision: Tensor, scaled_dictionary: Tensor) -> "_Woodbury":
-        # κ underflows for codes far from zero. In h×h this is harmless; here T is a difference of terms of size 1/κ.
-        floor = 1e-11 * scaled_dictionary.square().sum(0)
-        prior_variance = torch.maximum(prior_precision, floor).reciprocal()
-        d = scaled_dictionary.shape[0]
-        half = scaled_dictionary * prior_variance.sqrt().unsqueeze(1)
-        eye = torch.eye(d, dtype=half.dtype, device=half.device)
-        lower = torch.linalg.cholesky(half @ half.mT + eye)
-        weighted = scaled_dictionary * prior_variance.unsqueeze(1)
-        explained = torch.linalg.solve_triangular(lower, weighted, upper=False)
-        return cls(prior_variance, explained, lower.diagonal(dim1=1, dim2=2).log().sum(1))
-
-    def covariance(self) -> Tensor:
-        return torch.diag_embed(self.prior_variance) - self.explained.mT @ self.explained
-
-    def covariance_sum(self) -> Tensor:
-        stacked = self.explained.reshape(-1, self.explained.shape[-1])
-        return torch.diag(self.prior_variance.sum(0)) - stacked.T @ stacked
-
-    def variance(self) -> Tensor:
-        # Rounding may leave a code that the data determine with a variance of −1e-20; it stays positive
-        tiny = torch.finfo(self.prior_variance.dtype).eps * self.prior_variance
-        return torch.maximum(self.prior_variance - self.explained.square().sum(1), tiny)
-
-    def log_det(self) -> Tensor:
-        return self.prior_variance.log().sum(1) - 2 * self.half_log_det
-
-    def spread(self, dictionary: Tensor) -> Tensor:
-        own = self.prior_variance @ dictionary.square().sum(0)
-        return own - (self.explained @ dictionary.T).square().sum((1, 2))
-
-    def rotated_variance(self, matrix: Tensor) -> Tensor:
-        own = self.prior_variance @ matrix.square().T
-        return own - (self.explained @ matrix.T).square().sum(1)
-
-    def multiply(self, right: Tensor) -> Tensor:
-        shared = self.explained @ right.unsqueeze(-1)
-        return self.prior_variance * right - (self.explained.mT @ shared).squeeze(-1)
 
 
 def _gaussian_entropy(log_det: Tensor, h: int) -> Tensor:

@@ -40,7 +40,8 @@ from sparsentropy.inference.solution import (
     largest_gradient,
 )
 from sparsentropy.model import Parameters
-from sparsentropy.posteriors import AbstractPosterior, Full, factorised, rows_at_once
+from sparsentropy.posteriors import AbstractPosterior, Full
+from sparsentropy.precision import factorised, rows_at_once
 
 DIAGONAL_ITERATIONS = 80  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
 FULL_STEP_SLOPE = 0.1  # the Newton step is kept whole while the slope at its end is this much of that at its beginning

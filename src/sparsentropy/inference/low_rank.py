@@ -27,7 +27,8 @@ from sparsentropy import folded_normal
 from sparsentropy.inference.diagonal import DiagonalSolver
 from sparsentropy.inference.solution import AbstractSolver, Cost, Solution, default_tolerance, largest_gradient
 from sparsentropy.model import Parameters
-from sparsentropy.posteriors import CHUNK_ELEMENTS, AbstractPosterior, LowRank
+from sparsentropy.posteriors import AbstractPosterior, LowRank
+from sparsentropy.precision import CHUNK_ELEMENTS
 
 MEMORY = 10  # pairs in the history; 5 and 20 took about as many iterations
 DIAGONAL_TOLERANCE = 1e-2  # of the cold start, nats

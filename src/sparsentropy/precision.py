@@ -1,0 +1,148 @@
+"""A Gaussian covariance that is known by its inverse, T⁻¹ = WᵀW/σ² + diag(κ), one for each data point.
+
+The data term is shared; only κ differs. Everything asked of T needs one factorisation, of an h×h matrix, or of a d×d
+one by the Woodbury identity when there are fewer dimensions than atoms. Work arrays are made for as many data points
+at a time as fit into a fixed budget, and always in float64, since the two terms of the precision may differ by many
+orders of magnitude.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 4_000_000
+"""Dense (n, h, h) or (n, d, h) work arrays never hold more elements than this."""
+
+
+def factorised(prior_precision: Tensor, scaled_dictionary: Tensor) -> "Cholesky | Woodbury":
+    """T_n⁻¹ of κ (n, h) and W/σ (d, h), in the smaller of h×h and d×d.
+
+    Always in float64: with σ = 0.01 the data term is about 10⁴ times the prior's, and float32 keeps nothing of the
+    smaller one, or finds a matrix that is no longer positive definite.
+    """
+    prior_precision, scaled_dictionary = prior_precision.double(), scaled_dictionary.double()
+    if scaled_dictionary.shape[0] < scaled_dictionary.shape[1]:
+        return Woodbury.of(prior_precision, scaled_dictionary)
+    return Cholesky.of(prior_precision, scaled_dictionary.T @ scaled_dictionary)
+
+
+def rows_at_once(h: int, d: int) -> int:
+    """Data points whose factors fit into `CHUNK_ELEMENTS`."""
+    return max(1, CHUNK_ELEMENTS // (h * max(h, d)))
+
+
+def factors(prior_precision: Tensor, scaled_dictionary: Tensor) -> "Iterator[tuple[slice, Cholesky | Woodbury]]":
+    """Factorise T_n⁻¹ chunk by chunk."""
+    n, h = prior_precision.shape
+    size = rows_at_once(h, scaled_dictionary.shape[0])
+    for begin in range(0, n, size):
+        rows = slice(begin, min(begin + size, n))
+        yield rows, factorised(prior_precision[rows], scaled_dictionary)
+
+
+@final
+@dataclass(frozen=True)
+class Cholesky:
+    """T⁻¹ = L Lᵀ with h×h factors, for h ≤ d; keeps L⁻¹, since everything asked of T is a product with it."""
+
+    inverse_factor: Tensor  # L⁻¹ (n, h, h)
+    half_log_det_precision: Tensor  # (n,)
+
+    @classmethod
+    def of(cls, prior_precision: Tensor, gram: Tensor) -> "Cholesky":
+        """Factorise for κ (n, h)."""
+        lower = torch.linalg.cholesky(gram + torch.diag_embed(prior_precision))
+        eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device).expand_as(lower)
+        inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
+        return cls(inverse, lower.diagonal(dim1=1, dim2=2).log().sum(1))
+
+    def covariance(self) -> Tensor:
+        """T_n, (n, h, h)."""
+        return self.inverse_factor.mT @ self.inverse_factor  # T = L⁻ᵀ L⁻¹
+
+    def covariance_sum(self) -> Tensor:
+        """Σ_n T_n, (h, h)."""
+        stacked = self.inverse_factor.reshape(-1, self.inverse_factor.shape[-1])
+        return stacked.T @ stacked
+
+    def variance(self) -> Tensor:
+        """diag(T_n), (n, h)."""
+        return self.inverse_factor.square().sum(1)
+
+    def log_det(self) -> Tensor:
+        """Log det T_n, (n,)."""
+        return -2 * self.half_log_det_precision
+
+    def spread(self, dictionary: Tensor) -> Tensor:
+        """tr(WᵀW T_n), (n,)."""
+        return (self.inverse_factor @ dictionary.T).square().sum((1, 2))
+
+    def rotated_variance(self, matrix: Tensor) -> Tensor:
+        """diag(V T_n Vᵀ), (n, h)."""
+        return (self.inverse_factor @ matrix.T).square().sum(1)
+
+    def multiply(self, right: Tensor) -> Tensor:
+        """T_n b_n for b (..., n, h)."""
+        half = self.inverse_factor @ right.unsqueeze(-1)
+        return (self.inverse_factor.mT @ half).squeeze(-1)
+
+
+@final
+@dataclass(frozen=True)
+class Woodbury:
+    """T = K⁻¹ − YᵀY with K = diag κ, Y = L⁻¹ W/σ K⁻¹ and L Lᵀ = I + W K⁻¹ Wᵀ/σ²: d×d factors, for d < h."""
+
+    prior_variance: Tensor  # κ⁻¹ (n, h)
+    explained: Tensor  # Y (n, d, h)
+    half_log_det: Tensor  # Σ log diag L (n,)
+
+    @classmethod
+    def of(cls, prior_precision: Tensor, scaled_dictionary: Tensor) -> "Woodbury":
+        """Factorise for κ (n, h)."""
+        # κ underflows for codes far from zero. In h×h this is harmless; here T is a difference of terms of size 1/κ.
+        floor = 1e-11 * scaled_dictionary.square().sum(0)
+        prior_variance = torch.maximum(prior_precision, floor).reciprocal()
+        d = scaled_dictionary.shape[0]
+        half = scaled_dictionary * prior_variance.sqrt().unsqueeze(1)
+        eye = torch.eye(d, dtype=half.dtype, device=half.device)
+        lower = torch.linalg.cholesky(half @ half.mT + eye)
+        weighted = scaled_dictionary * prior_variance.unsqueeze(1)
+        explained = torch.linalg.solve_triangular(lower, weighted, upper=False)
+        return cls(prior_variance, explained, lower.diagonal(dim1=1, dim2=2).log().sum(1))
+
+    def covariance(self) -> Tensor:
+        """T_n, (n, h, h)."""
+        return torch.diag_embed(self.prior_variance) - self.explained.mT @ self.explained
+
+    def covariance_sum(self) -> Tensor:
+        """Σ_n T_n, (h, h)."""
+        stacked = self.explained.reshape(-1, self.explained.shape[-1])
+        return torch.diag(self.prior_variance.sum(0)) - stacked.T @ stacked
+
+    def variance(self) -> Tensor:
+        """diag(T_n), (n, h)."""
+        # Rounding may leave a code that the data determine with a variance of −1e-20; it stays positive
+        tiny = torch.finfo(self.prior_variance.dtype).eps * self.prior_variance
+        return torch.maximum(self.prior_variance - self.explained.square().sum(1), tiny)
+
+    def log_det(self) -> Tensor:
+        """Log det T_n, (n,)."""
+        return self.prior_variance.log().sum(1) - 2 * self.half_log_det
+
+    def spread(self, dictionary: Tensor) -> Tensor:
+        """tr(WᵀW T_n), (n,)."""
+        own = self.prior_variance @ dictionary.square().sum(0)
+        return own - (self.explained @ dictionary.T).square().sum((1, 2))
+
+    def rotated_variance(self, matrix: Tensor) -> Tensor:
+        """diag(V T_n Vᵀ), (n, h)."""
+        own = self.prior_variance @ matrix.square().T
+        return own - (self.explained @ matrix.T).square().sum(1)
+
+    def multiply(self, right: Tensor) -> Tensor:
+        """T_n b_n for b (..., n, h)."""
+        shared = self.explained @ right.unsqueeze(-1)
+        return self.prior_variance * right - (self.explained.mT @ shared).squeeze(-1)
