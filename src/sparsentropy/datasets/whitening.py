@@ -9,7 +9,7 @@ variance one and rotates back, which of all whitening maps changes the data leas
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -107,9 +107,7 @@ def grey_image(name: str, image: Any) -> np.ndarray:
     """Return ``image`` as a finite float64 (rows, columns) array."""
     array = checks.image(name, image).astype(np.float64, copy=False)
     if array.ndim != 2:
-        raise ValueError(
-            f"{name} must be grey (rows, columns), got shape {array.shape}; load it with grey=True"
-        )
+        raise ValueError(f"{name} must be grey (rows, columns), got shape {array.shape}; load it with grey=True")
     return array
 
 
@@ -121,6 +119,7 @@ def standardise(name: str, image: np.ndarray) -> np.ndarray:
     return (image - image.mean()) / image.std()
 
 
+@final
 @dataclass(frozen=True)
 class ZCA:
     """A whitening map and its inverse, as returned by :func:`zca`.
