@@ -529,7 +529,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 random_start(x, self.n_components, generator),
                 solver,
                 max_iter=max_iter,
-                tol=self.tol,
+                tol=inputs.check_tolerance(self.tol),
                 batch_size=inputs.check_batch_size(self.batch_size) or BATCH_ROWS,
                 generator=generator,
             ):
@@ -561,7 +561,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
             if self.verbose:
                 print(progress)
-            return self.callback is not None and self.callback(progress) is True
+            return self.callback is not None and bool(self.callback(progress))
 
         return tell
 

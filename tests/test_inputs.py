@@ -1,0 +1,169 @@
+"""The small functions between what users hand in and the mathematics; `test_bad_input` has the refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.utils import check_array
+
+from sparsentropy import inputs
+
+
+@pytest.mark.parametrize("value", [[1, 2], None, "x", np.zeros(3), pd.DataFrame({"a": [1]})])
+def test_what_is_no_tensor_passes_untouched(value):
+    assert inputs.untensored(value) is value
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float64, "float64"),
+        (torch.float32, "float32"),
+        (torch.float16, "float32"),
+        (torch.bfloat16, "float32"),
+        (torch.int64, "int64"),
+        (torch.bool, "bool"),
+    ],
+)
+def test_tensors_become_arrays(dtype, expected):
+    tensor = torch.tensor([[0.0, 1.0], [1.0, 1.0]]).to(dtype)
+    array = inputs.untensored(tensor)
+    assert isinstance(array, np.ndarray)
+    assert array.dtype == expected
+    np.testing.assert_array_equal(array, [[0, 1], [1, 1]])
+
+
+def test_gradients_and_strides_do_not_matter():
+    tensor = torch.arange(6.0, requires_grad=True).reshape(2, 3).T
+    np.testing.assert_array_equal(inputs.untensored(tensor), [[0, 3], [1, 4], [2, 5]])
+
+
+@pytest.mark.parametrize("given", [np.arange(400.0), np.zeros((3, 3)) + 1j, np.zeros((40, 40, 40)), 3.0])
+def test_refusals_quote_no_data(given):
+    with pytest.raises(ValueError, match=r".") as caught:
+        check_array(given)
+    message = str(inputs.refusal(caught.value))
+    assert "\n" not in message
+    assert len(message) < 250
+    assert "0." not in message
+    assert message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ValueError("strange\n  things\n\nhappened"), ValueError, "strange things happened"),
+        (TypeError("strange"), TypeError, "strange"),
+        (OverflowError("int too large to convert to float"), ValueError, "int too large .* float: rescale the data."),
+        (ValueError("could not convert string to float: 'a'"), ValueError, "could not .* 'a': remove columns of words"),
+        (ValueError("Complex data not supported\n[[1j\n 2j]]\n"), ValueError, "Complex data not supported: give real"),
+        (ValueError("Expected 2D\narray=[1 2\n 3 4].\nReshape"), ValueError, "Expected 2D Reshape"),
+    ],
+)
+def test_refusals_keep_their_kind_and_gain_advice(error, kind, message):
+    refusal = inputs.refusal(error)
+    assert type(refusal) is kind
+    with pytest.raises(kind, match=f"^{message}"):
+        raise refusal
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_finite_numbers_pass(dtype):
+    inputs.check_finite(np.array([[0.0, np.finfo(dtype).max]], dtype=dtype))
+
+
+def test_the_first_of_all_bad_numbers_is_named():
+    X = np.zeros((4, 3))
+    X[1, 2], X[3, 0] = -np.inf, np.nan
+    with pytest.raises(ValueError, match=r"infinity \(inf\) at row 1, column 2 \(2 such values in all\)"):
+        inputs.check_finite(X)
+
+
+@pytest.mark.parametrize("c", [1e-150, 1e-6, 1.0, 1e6, 1e150])
+def test_scale_is_the_root_mean_square(c):
+    assert inputs.check_scale(c * np.array([[3.0, -4.0], [0.0, 5.0]])) == pytest.approx(c * 12.5**0.5, rel=1e-14)
+
+
+@pytest.mark.parametrize("c", [1e-18, 1e18])
+def test_scale_of_float32_neither_vanishes_nor_overflows(c):
+    X = (c * np.array([[3.0, -4.0], [0.0, 5.0]])).astype(np.float32)
+    assert inputs.check_scale(X) == pytest.approx(c * 12.5**0.5, rel=1e-6)
+
+
+def test_range_is_that_of_the_divided_data_and_is_told_in_data_units():
+    assert inputs.check_range(np.array([[-3.0, 2.0]]), unit=8.0) == 3.0
+    assert inputs.check_range(np.zeros((1, 1))) == 0.0
+    with pytest.raises(ValueError, match=r"up to 4e\+200, whose squares float64"):
+        inputs.check_range(np.array([[1e200]]), unit=4.0)
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
+def test_counts_are_integers_of_any_kind(value):
+    count = inputs.check_count("n", value)
+    assert count == 3
+    assert type(count) is int
+    assert inputs.check_count("n", 0, least=0) == 0
+
+
+@pytest.mark.parametrize(("value", "expected"), [("auto", None), (7, 7), (np.int32(7), 7)])
+def test_batch_size(value, expected):
+    assert inputs.check_batch_size(value) == expected
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.5)])
+def test_tolerances_are_numbers_of_any_kind(value):
+    tol = inputs.check_tolerance(value)
+    assert tol == value
+    assert type(tol) is float
+
+
+def test_seeds():
+    random = np.random.RandomState(0)
+    assert inputs.check_seed(random) is random
+    assert inputs.check_seed(np.int64(3)).randint(10**9) == inputs.check_seed(3).randint(10**9)
+    assert inputs.check_seed(None) is np.random.mtrand._rand
+
+
+def test_as_many_rows_as_atoms_are_enough():
+    inputs.check_enough(3, 3)
+    with pytest.raises(ValueError, match="n_components to at most 2"):
+        inputs.check_enough(2, 3)
+
+
+def test_choices():
+    assert inputs.check_choice("fruit", "apple", ("apple", "pear")) == "apple"
+    with pytest.raises(ValueError, match="fruit must be one of 'apple', 'pear'; got 'nut'"):
+        inputs.check_choice("fruit", "nut", ("apple", "pear"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("auto", np.float32, torch.float32),
+        ("auto", np.float64, torch.float64),
+        ("float64", np.float32, torch.float64),
+        ("float32", np.float64, torch.float32),
+    ],
+)
+def test_arithmetic_follows_the_data_unless_told_otherwise(name, data, expected):
+    assert inputs.resolve_dtype(name, np.zeros(1, data)) is expected
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_devices(device):
+    assert inputs.resolve_device(device) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("there", "expected"), [(False, "cpu"), (True, "cuda")])
+def test_auto_is_a_gpu_where_there_is_one(there, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert inputs.resolve_device("auto") == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+def test_gpus_are_counted(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert inputs.resolve_device(name) == torch.device(name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match=rf"'{name}' is not there \(0 CUDA devices\): use 'cpu' or 'auto'"):
+        inputs.resolve_device(name)
