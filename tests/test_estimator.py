@@ -402,15 +402,17 @@ def stream(batches, rows=100):
     return [table(rows, seed=seed) for seed in range(100, 100 + batches)]
 
 
-def test_a_stream_is_learned_as_well_as_what_fits_into_memory():
+def test_a_stream_is_learned_nearly_as_well_as_what_fits_into_memory():
     model = new(posterior="full")
-    batches = [table(100, seed=seed, noise=0.5) for seed in range(100, 120)]
+    batches = [table(100, seed=seed, noise=0.5) for seed in range(100, 140)]
     held_out = table(300, seed=1, noise=0.5)
-    scores = [model.partial_fit(batch).score(held_out) for batch in batches]
+    begun = model.partial_fit(batches[0]).score(held_out)
+    for batch in batches[1:]:
+        model.partial_fit(batch)
     whole = new(posterior="full").fit(np.concatenate(batches))
-    assert np.mean(scores[-5:]) > np.mean(scores[:5])
-    assert scores[-1] > whole.score(held_out) - 0.05
-    assert model.n_samples_seen_ == 2000
+    assert begun + 0.1 < model.score(held_out)
+    assert whole.score(held_out) - 0.1 < model.score(held_out)
+    assert model.n_samples_seen_ == 4000
     assert model.lower_bounds_.shape == model.noise_variances_.shape == (model.n_iter_,)
     assert model.lower_bound_ == model.lower_bounds_[-1]
     np.testing.assert_allclose(np.linalg.norm(model.components_, axis=1), 1, rtol=1e-12)
