@@ -88,7 +88,7 @@ def test_colour_patches_keep_their_channels(ax):
 
 def test_lower_bound_names_the_last_value_of_both_curves(ax):
     plotting.lower_bound([10.0, 50.0, 53.864], ax, held_out=53.1)
-    assert texts(ax) == ["training 53.86", "held out 53.1"]
+    assert texts(ax) == ["held out 53.1", "training 53.86"]
     assert ax.get_xlabel() == "sweep"
 
 
@@ -100,7 +100,7 @@ def test_a_single_held_out_value_stands_at_the_last_sweep(ax):
 def test_noise_starts_at_zero(ax):
     plotting.noise([0.3, 0.2], ax)
     assert ax.get_ylim()[0] == 0
-    assert texts(ax) == ["0.2"]
+    assert texts(ax) == ["at the end 0.2"]
 
 
 @pytest.mark.parametrize("scales", [[0.1, 0.11], [1e-7, 0.3], [3e-5, 2e-5], [4e6, 2e3]])

@@ -151,8 +151,8 @@ def main(
 @app.command()
 def demo(
     out: Out = Path("sparsentropy-demo"),
-    components: Components = 100,
-    patches: Patches = 30_000,
+    components: Components = 64,
+    patches: Patches = 15_000,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -169,7 +169,7 @@ def demo(
     runs.check(out, force=force)
     preparation = Preparation(patch_size=12, whiten="olshausen")
     rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
-    wish = {"n_components": components, "max_iter": 40, "random_state": seed}
+    wish = {"n_components": components, "max_iter": 25, "random_state": seed}
     _learn(rows, preparation, out, wish, title="Natural image patches", held_out=0.1)
 
 

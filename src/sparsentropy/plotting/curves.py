@@ -43,15 +43,14 @@ def lower_bound(values: ArrayLike, ax: Axes, held_out: ArrayLike | None = None) 
     bounds = vector(values, "values")
     per_sweep(ax, len(bounds), "lower bound (nats per data point)")
     curve(ax, bounds, ACCENT)
-    if held_out is None:
-        name_end(ax, bounds, f"{number(bounds[-1])}", ACCENT, above=True)
-    else:
+    entries = [(f"training {number(bounds[-1])}", ACCENT)]
+    if held_out is not None:
         held = vector(np.atleast_1d(np.asarray(held_out, dtype=float)), "held_out")
         curve(ax, held, INK, last=len(bounds))
-        held_is_higher = bool(held[-1] > bounds[-1])
-        name_end(ax, bounds, f"training {number(bounds[-1])}", ACCENT, above=not held_is_higher)
-        name_end(ax, held, f"held out {number(held[-1])}", INK, above=held_is_higher, last=len(bounds))
-    ax.margins(y=0.16)
+        entries.insert(0, (f"held out {number(held[-1])}", INK))
+    # A bound rises, so this corner is free.
+    key(ax, entries, "bottom")
+    ax.margins(y=0.12)
     return ax
 
 
@@ -84,8 +83,8 @@ def noise(std: ArrayLike, ax: Axes) -> Axes:
     values = vector(std, "std")
     per_sweep(ax, len(values), "noise std (data units)")
     curve(ax, values, ACCENT)
-    name_end(ax, values, number(values[-1]), ACCENT, above=True)
-    ax.set_ylim(0, 1.1 * np.nanmax(values) or 1)
+    key(ax, [(f"at the end {number(values[-1])}", ACCENT)])
+    ax.set_ylim(0, 1.2 * np.nanmax(values) or 1)
     return ax
 
 
@@ -194,13 +193,6 @@ def curve(ax: Axes, values: Array, color: str, last: int | None = None) -> None:
     sweeps = np.arange(last - len(values) + 1, last + 1)
     ax.plot(sweeps, values, color=color, linewidth=1.5)
     ax.plot(sweeps[-1:], values[-1:], color=color, marker="o", markersize=4, markeredgewidth=0, clip_on=False)
-
-
-def name_end(ax: Axes, values: Array, text: str, color: str, *, above: bool, last: int | None = None) -> None:
-    """Write `text` just above or below the last point of a curve."""
-    end = (len(values) if last is None else last, values[-1])
-    offset, side = ((2, 5), "bottom") if above else ((2, -6), "top")
-    ax.annotate(text, end, offset, textcoords="offset points", ha="right", va=side, color=color, fontsize=8)
 
 
 def number(value: float) -> str:

@@ -167,7 +167,7 @@ def profiles(originals: ArrayLike, reconstructions: ArrayLike, ax: Axes) -> Axes
     ax.yaxis.set_major_locator(NullLocator())
     ax.xaxis.set_major_locator(MaxNLocator(8, steps=STEPS, integer=True))
     ax.margins(x=0.01)
-    key(ax, [("original", MUTED), ("reconstruction", ACCENT)], above=True)
+    key(ax, [("original", MUTED), ("reconstruction", ACCENT)], "above")
     return ax
 
 

@@ -1,13 +1,13 @@
 """The one style of all pictures: colours, axes, ticks, and SVG that takes its font from the page.
 
 Ink is for what is fixed beforehand and for text, the accent for what was learned, the muted colour for axes. Curves are
-named at their end or in a corner, in their own colour, instead of in a legend box.
+named in a corner that they leave free, in their own colour, instead of in a legend box.
 """
 
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -121,9 +121,14 @@ def decimal(value: float, _position: int | None = None) -> str:
     return ("" if factor == 1 else f"{factor}·") + "10" + str(exponent).translate(SUPERSCRIPT)
 
 
-def key(ax: Axes, entries: Sequence[tuple[str, str]], *, above: bool = False) -> None:
-    """Name the curves in their own colours, at the upper right: quieter than a legend box."""
+def key(ax: Axes, entries: Sequence[tuple[str, str]], where: Literal["top", "bottom", "above"] = "top") -> None:
+    """Name curves in their own colours, at the right: quieter than a legend box, and never across a curve."""
     for row, (text, color) in enumerate(entries):
-        x, y = (1.0 - 0.24 * (len(entries) - 1 - row), 1.01) if above else (1.0, 0.98 - 0.09 * row)
-        va = "bottom" if above else "top"
+        left = len(entries) - 1 - row
+        x, y = {
+            "top": (1.0, 0.99 - 0.09 * row),
+            "bottom": (1.0, 0.02 + 0.09 * left),
+            "above": (1.0 - 0.24 * left, 1.01),
+        }[where]
+        va = "top" if where == "top" else "bottom"
         ax.text(x, y, text, transform=ax.transAxes, ha="right", va=va, color=color, fontsize=8)
