@@ -82,7 +82,8 @@ class LowRankSolver(AbstractSolver):
         penalty: Tensor | None = None,
     ) -> Solution:
         """See `AbstractSolver`; `penalty` only serves the cold start."""
-        tol = default_tolerance(x.dtype) if tol is None else tol
+        # That of float64 for all data: a looser one would stop at saddles, near which little is gained for a while
+        tol = default_tolerance(torch.float64) if tol is None else tol
         problem = _Problem.of(x, parameters)
         rank = min(self.rank, parameters.h)
         start = problem.diagonal_start(penalty) if start is None else start

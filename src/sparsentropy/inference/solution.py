@@ -6,6 +6,7 @@ never raises because it ran out of iterations, since a posterior that is not yet
 bound.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -28,6 +29,7 @@ class Cost:
         Largest number of iterations spent on any data point.
     largest_gradient : float
         Largest |∂bound/∂ν| over all codes, in units of the prior's largest slope 1/λ: 0 at the optimum, scale-free.
+        NaN where nobody looked.
     converged : int
         Data points whose gap to the optimum was at most the tolerance when last looked at.
     rows : int
@@ -42,7 +44,7 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             max(self.iterations, other.iterations),
-            max(self.largest_gradient, other.largest_gradient),
+            max(self.largest_gradient, other.largest_gradient, key=lambda gradient: (math.isnan(gradient), gradient)),
             self.converged + other.converged,
             self.rows + other.rows,
         )

@@ -1,0 +1,475 @@
+"""The E-step of every posterior family against a general-purpose optimiser on the dense objective."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+
+from cases import SHAPES, Shape, double, each_dtype, each_shape, generator, normal, positive, random_parameters
+from sparsentropy import precision
+from sparsentropy.inference import (
+    Cost,
+    DiagonalSolver,
+    FullSolver,
+    LowRankSolver,
+    duality_gap,
+    full_duality_gap,
+    low_rank,
+)
+from sparsentropy.inference.solution import AbstractSolver, largest_gradient
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import Weights, elbo_rows
+from sparsentropy.posteriors import Diagonal, Full, LowRank
+
+
+def diagonal_covariance(free, h):
+    return torch.diag(free.exp())
+
+
+def low_rank_covariance(free, h):
+    factor = free[h:].reshape(h, -1)
+    return torch.diag(free[:h].exp()) + factor @ factor.T
+
+
+def full_covariance(free, h):
+    lower = torch.zeros(h, h, dtype=free.dtype)
+    rows, columns = torch.tril_indices(h, h)
+    lower[rows, columns] = free
+    root = lower.tril(-1) + torch.diag(lower.diagonal().exp())
+    return root @ root.T
+
+
+@dataclass(frozen=True)
+class Family:
+    solver: AbstractSolver
+    covariance: Callable
+    """From as many unconstrained numbers as `size` says."""
+    size: Callable
+    convex: bool = True
+
+
+SOLVERS = {
+    "diagonal": Family(DiagonalSolver(), diagonal_covariance, lambda h: h),
+    "low-rank-1": Family(LowRankSolver(1), low_rank_covariance, lambda h: 2 * h, convex=False),
+    "low-rank-2": Family(LowRankSolver(2), low_rank_covariance, lambda h: 3 * h, convex=False),
+    "full": Family(FullSolver(), full_covariance, lambda h: h * (h + 1) // 2),
+}
+GAPS = {"diagonal": duality_gap, "full": full_duality_gap}
+
+each_solver = pytest.mark.parametrize("name", SOLVERS)
+each_monotone_solver = pytest.mark.parametrize("name", ["low-rank-1", "low-rank-2", "full"])
+each_certified_solver = pytest.mark.parametrize("name", GAPS)
+each_noise = pytest.mark.parametrize("noise", [1e-3, 0.1, 10.0])
+
+
+def problem(shape=SHAPES["d<h"], noise=0.3, seed=1, n=6):
+    """Data from a random model, and the model."""
+    parameters = replace(random_parameters(shape, seed=seed), noise_variance=double(noise**2))
+    return parameters.sample(n, seed)[0], parameters
+
+
+def bars(n=100, noise=0.1):
+    """5×5 images of horizontal and vertical bars; WᵀW is singular."""
+    images = torch.zeros(5, 5, 10, dtype=torch.float64)
+    for i in range(5):
+        images[i, :, i] = images[:, i, 5 + i] = 1
+    length = math.sqrt(5)
+    scale = torch.full((10,), length, dtype=torch.float64)
+    parameters = Parameters(images.reshape(25, 10) / length, scale, double(noise**2))
+    return parameters.sample(n, 0)[0], parameters
+
+
+def dense_bound(x, mean, covariance, p):
+    """The bound of one data point, written down from the definition with a dense covariance."""
+    std = covariance.diagonal().sqrt()
+    absolute = std * math.sqrt(2 / math.pi) * torch.exp(-((mean / std) ** 2) / 2)
+    absolute = absolute + mean * torch.erf(mean / (std * math.sqrt(2)))
+    error = (x - p.dictionary @ mean).square().sum() + torch.trace(p.dictionary @ covariance @ p.dictionary.T)
+    likelihood = -(p.d * torch.log(2 * math.pi * p.noise_variance) + error / p.noise_variance) / 2
+    prior = -(torch.log(2 * p.prior_scale) + absolute / p.prior_scale).sum()
+    return likelihood + prior + (torch.logdet(covariance) + p.h * math.log(2 * math.pi * math.e)) / 2
+
+
+def dense_bounds(x, q, parameters):
+    """`dense_bound` of all data points, in float64 whatever the dtype of q."""
+    p, covariance = parameters.to(torch.float64), dense_covariance(q, parameters.to(torch.float64))
+    return torch.stack([dense_bound(x[i].double(), q.mean[i].double(), covariance[i], p) for i in range(len(x))])
+
+
+def dense_covariance(q, p):
+    if isinstance(q, Full):
+        precision = p.dictionary.T @ p.dictionary / p.noise_variance + torch.diag_embed(q.prior_precision.double())
+        return torch.linalg.inv(precision)
+    if isinstance(q, LowRank):
+        factor = q.factor.double()
+        return torch.diag_embed(q.diagonal.double()) + factor @ factor.mT
+    return torch.diag_embed(q.variance.double())
+
+
+def scipy_bound(x, p, family, free):
+    """Highest bound of one data point that L-BFGS finds from `free` = (ν, numbers for the covariance)."""
+
+    def negative(point):
+        variables = torch.tensor(point, requires_grad=True)
+        value = -dense_bound(x, variables[: p.h], family.covariance(variables[p.h :], p.h), p)
+        value.backward()
+        return value.item(), variables.grad.numpy()
+
+    options = {"maxiter": 3_000, "maxfun": 3_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 60}
+    return -optimize.minimize(negative, free, jac=True, method="L-BFGS-B", options=options).fun
+
+
+def random_point(p, family, draw):
+    """Any ν, and a covariance about as large as the posterior's."""
+    precision = p.dictionary.square().sum(0) / p.noise_variance + 1 / p.prior_scale.square()
+    free = 0.3 * normal(family.size(p.h), draw=draw)
+    if family.covariance is full_covariance:
+        rows, columns = torch.tril_indices(p.h, p.h)
+        free = torch.where(rows == columns, -precision.log()[rows] / 2, 0.0)
+    else:
+        free[: p.h] = -precision.log()
+        free[p.h :] *= precision.rsqrt().repeat_interleave(len(free) // p.h - 1)
+    return np.concatenate([normal(p.h, draw=draw).numpy(), free.numpy()])
+
+
+def own_point(q, i, q_class):
+    """The free numbers of a low-rank posterior."""
+    assert q_class is LowRank
+    return np.concatenate([q.mean[i].numpy(), q.diagonal[i].log().numpy(), q.factor[i].flatten().numpy()])
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.3, 10.0])  # at 1e-3 L-BFGS takes minutes; there the certificates speak
+@each_shape
+@each_certified_solver
+def test_scipy_finds_the_same_optimum(name, shape, noise):
+    family, (x, p) = SOLVERS[name], problem(shape, noise, n=2)
+    found = dense_bounds(x, family.solver(x, p).posterior, p)
+    draw = generator(5)
+    for i in range(len(x)):
+        reference = scipy_bound(x[i], p, family, random_point(p, family, draw))
+        assert found[i] > reference - 1e-6
+        assert found[i] < reference + 1e-2, "the optimiser did not get there"
+
+
+@pytest.mark.parametrize("noise", [0.2, 1.0])
+@each_shape
+@pytest.mark.parametrize("name", ["low-rank-1", "low-rank-2"])
+def test_scipy_finds_nothing_better_of_low_rank(name, shape, noise):
+    family, (x, p) = SOLVERS[name], problem(shape, noise, n=2)
+    q = family.solver(x, p).posterior
+    found = dense_bounds(x, q, p)
+    draw = generator(6)
+    for i in range(len(x)):
+        assert found[i] > scipy_bound(x[i], p, family, own_point(q, i, LowRank)) - 1e-6
+        assert found[i] > scipy_bound(x[i], p, family, random_point(p, family, draw)) - 1e-6
+
+
+@each_noise
+@each_shape
+@each_solver
+def test_float32_is_as_good_up_to_its_rounding(name, shape, noise):
+    x, p = problem(shape, noise)
+    x, p = x.float(), p.to(torch.float32)
+    solver = SOLVERS[name].solver
+    solution = solver(x, p)
+    assert solution.posterior.mean.dtype == solution.posterior.variance.dtype == torch.float32
+    # A non-convex family may end elsewhere in another dtype: ask what is left to gain from here
+    start = None if SOLVERS[name].convex else solution.posterior
+    exact = solver(x.double(), p.to(torch.float64), start).posterior
+    gap = dense_bounds(x, exact, p) - dense_bounds(x, solution.posterior, p)
+    # With next to no noise the search for V may end next to a saddle
+    assert gap.abs().max() < (1e-3 if SOLVERS[name].convex or noise > 0.01 else 0.05)
+    assert solution.cost.converged == len(x)
+
+
+@each_noise
+@each_shape
+@each_certified_solver
+def test_the_gap_is_never_below_the_true_one(name, shape, noise):
+    x, p = problem(shape, noise, n=20)
+    solver, gap = SOLVERS[name].solver, GAPS[name]
+    best = dense_bounds(x, solver(x, p).posterior, p)
+    for iterations in range(1, 10, 2):
+        q = solver(x, p, max_iter=iterations, tol=0.0).posterior
+        assert (gap(x, q, p) > best - dense_bounds(x, q, p) - 1e-7).all()
+
+
+@each_shape
+def test_the_gap_of_a_random_full_posterior(shape):
+    x, p = problem(shape, n=50)
+    draw = generator(3)
+    q = Full.from_precision(
+        normal(50, p.h, draw=draw), positive(50, p.h, draw=draw), p.dictionary / p.noise_variance.sqrt()
+    )
+    best = dense_bounds(x, FullSolver()(x, p).posterior, p)
+    assert (full_duality_gap(x, q, p) > best - dense_bounds(x, q, p)).all()
+
+
+@each_noise
+@each_shape
+@each_certified_solver
+def test_the_gap_closes(name, shape, noise):
+    x, p = problem(shape, noise, n=20)
+    solution = SOLVERS[name].solver(x, p)
+    hard = name == "diagonal" and noise < 0.01 and shape.d < shape.h  # splitting gets there slowly
+    assert GAPS[name](x, solution.posterior, p).max() < (1e-4 if hard else 1e-6)
+    assert hard or solution.cost.converged == solution.cost.rows == 20
+
+
+@each_shape
+@each_solver
+def test_no_start_leads_higher(name, shape):
+    """And of a convex family, none leads lower."""
+    x, p = problem(shape, 0.2)
+    solver = SOLVERS[name].solver
+    cold = solver(x, p).posterior
+    draw = generator(2)
+    anywhere = Diagonal(3 * normal(len(x), p.h, draw=draw), positive(len(x), p.h, draw=draw))
+    for start in (cold, anywhere, DiagonalSolver()(x, p).posterior):
+        difference = elbo_rows(x, solver(x, p, start).posterior, p) - elbo_rows(x, cold, p)
+        assert difference.max() < 1e-6
+        assert (start is anywhere and not SOLVERS[name].convex) or difference.min() > -1e-6
+
+
+@each_solver
+def test_a_warm_start_takes_fewer_iterations(name):
+    x, p = bars(30)
+    solver = SOLVERS[name].solver
+    cold = solver(x, p)
+    assert solver(x, p, cold.posterior).cost.iterations < cold.cost.iterations
+    near = replace(p, noise_variance=1.02 * p.noise_variance, prior_scale=0.99 * p.prior_scale)
+    assert solver(x, near, cold.posterior).cost.iterations <= solver(x, near).cost.iterations
+
+
+@pytest.mark.parametrize("noise", [0.05, 1.0])
+@each_shape
+def test_richer_families_have_higher_bounds(shape, noise):
+    x, p = problem(shape, noise)
+    solvers = [DiagonalSolver(), *(LowRankSolver(r) for r in range(1, p.h + 1)), FullSolver()]
+    bounds = [elbo_rows(x, solver(x, p).posterior, p) for solver in solvers]
+    for poorer, richer in itertools.pairwise(bounds):
+        assert (richer > poorer - 1e-6).all()
+    assert (bounds[-1] - bounds[-2]).abs().max() < 1e-5
+    assert (bounds[-1] - bounds[0]).min() > 1e-3
+
+
+def test_richer_families_have_higher_bounds_on_bars():
+    x, p = bars(20)
+    solvers = [DiagonalSolver(), LowRankSolver(1), LowRankSolver(3), LowRankSolver(10), FullSolver()]
+    bounds = torch.stack([elbo_rows(x, solver(x, p).posterior, p) for solver in solvers])
+    assert (bounds.diff(dim=0) > -1e-6).all()
+    assert (bounds[-1] - bounds[-2]).abs().max() < 1e-6
+
+
+@each_shape
+@each_monotone_solver
+def test_iterations_without_tolerance_never_lower_the_bound(name, shape):
+    x, p = problem(shape, 0.1, n=20)
+    solver = SOLVERS[name].solver
+    for start in (None, Diagonal(torch.ones(20, p.h).double(), torch.ones(20, p.h).double())):
+        states = [solver(x, p, start, max_iter=k, tol=0.0).posterior for k in (0, 1, 2, 4, 8, 16)]
+        bounds = torch.stack([dense_bounds(x, q, p) for q in states])
+        assert (bounds.diff(dim=0) > -1e-8).all()
+
+
+@each_monotone_solver
+def test_a_warm_start_without_tolerance_never_lowers_the_bound(name):
+    x, p = bars(20)
+    solver = SOLVERS[name].solver
+    q = solver(x, p, max_iter=5, tol=0.0).posterior
+    for _ in range(5):
+        better = solver(x, p, q, max_iter=2, tol=0.0).posterior
+        assert (dense_bounds(x, better, p) > dense_bounds(x, q, p) - 1e-8).all()
+        q = better
+
+
+@each_solver
+def test_without_tolerance_nothing_is_certified(name):
+    x, p = problem()
+    solution = SOLVERS[name].solver(x, p, max_iter=7, tol=0.0)
+    assert solution.cost.iterations == 7
+    assert solution.cost.converged == 0
+    assert math.isnan(solution.cost.largest_gradient)
+
+
+@each_dtype
+@each_solver
+def test_the_cost_tells_the_largest_gradient(name, dtype):
+    x, p = problem(n=20)
+    x, p = x.to(dtype), p.to(dtype)
+    solution = SOLVERS[name].solver(x, p)
+    q = solution.posterior
+    mean, covariance = q.mean.double().requires_grad_(), dense_covariance(q, p.to(torch.float64))
+    sum(dense_bound(x[i].double(), mean[i], covariance[i], p.to(torch.float64)) for i in range(20)).backward()
+    expected = (mean.grad * p.prior_scale).abs().max().item()
+    assert solution.cost.largest_gradient == pytest.approx(expected, rel=1e-2, abs=1e-4)
+    assert solution.cost.largest_gradient < 0.05
+    assert solution.cost.rows == solution.cost.converged == 20
+    assert 0 < solution.cost.iterations <= 1000
+
+
+@each_solver
+def test_running_out_of_iterations_is_reported(name):
+    x, p = bars(50)
+    solution = SOLVERS[name].solver(x, p, max_iter=1)
+    assert solution.cost.iterations == 1
+    assert solution.cost.converged < 50
+    assert solution.cost.rows == 50
+    assert solution.cost.largest_gradient > 1e-4
+
+
+def test_costs_add_up():
+    total = Cost(3, 0.5, 7, 10) + Cost(9, 0.1, 4, 4)
+    assert total == Cost(9, 0.5, 11, 14)
+
+
+@each_solver
+def test_dead_and_wide_atoms(name):
+    x, p = problem(Shape(6, 4, 6), 0.1, n=10)
+    scale = p.prior_scale.clone()
+    scale[:3] = double([1e-6, 1e-6, 1e3])
+    p = replace(p, prior_scale=scale)
+    solution = SOLVERS[name].solver(x, p)
+    q = solution.posterior
+    assert solution.cost.converged == 10
+    assert q.mean[:, :2].abs().max() < 1e-4
+    assert 1e-7 < q.std[:, :2].min() <= q.std[:, :2].max() < 1e-5  # s = λ√(π/2) where the data say nothing
+    assert elbo_rows(x, q, p).isfinite().all()
+
+
+@each_solver
+def test_an_atom_of_length_zero_keeps_its_prior(name):
+    x, p = problem(n=10)
+    dictionary = p.dictionary.clone()
+    dictionary[:, 1] = 0
+    q = SOLVERS[name].solver(x, replace(p, dictionary=dictionary)).posterior
+    # Of all Gaussians, N(0, π λ²/2) has the highest bound under a Laplace prior
+    assert q.mean[:, 1].abs().max() < 1e-6
+    expected = p.prior_scale[1] * math.sqrt(math.pi / 2)
+    torch.testing.assert_close(q.std[:, 1], expected.expand(10), rtol=1e-3, atol=0)
+
+
+@each_dtype
+@each_shape
+@each_solver
+def test_outliers_and_zero_rows(name, shape, dtype):
+    x, p = problem(shape, 0.1, n=8)
+    x[0] *= 1e3
+    x[1] = 0
+    x, p = x.to(dtype), p.to(dtype)
+    solver = SOLVERS[name].solver
+    solution = solver(x, p)
+    assert solution.cost.converged == 8
+    assert solution.posterior.mean.isfinite().all()
+    assert solution.posterior.mean[1].abs().max() < 1e-4
+    # The outlier spoils nothing for the others
+    others = solver(x[1:], p).posterior
+    difference = dense_bounds(x[1:], solution.posterior[1:], p) - dense_bounds(x[1:], others, p)
+    assert difference.abs().max() < (1e-6 if dtype == torch.float64 else 1e-3)
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", [Shape(1, 1, 1), Shape(1, 1, 3), Shape(1, 3, 1)], ids=str)
+@each_solver
+def test_smallest_problems(name, shape, dtype):
+    x, p = problem(shape, 0.5, n=1)
+    solution = SOLVERS[name].solver(x.to(dtype), p.to(dtype))
+    assert solution.cost.converged == solution.cost.rows == 1
+    assert solution.posterior.mean.shape == (1, shape.h)
+
+
+def test_with_one_atom_all_families_agree():
+    x, p = problem(Shape(20, 3, 1), 0.5, n=20)
+    bounds = torch.stack([elbo_rows(x, family.solver(x, p).posterior, p) for family in SOLVERS.values()])
+    assert (bounds - bounds[0]).abs().max() < 1e-6
+
+
+@each_solver
+def test_no_data(name):
+    _, p = problem()
+    solution = SOLVERS[name].solver(torch.zeros(0, p.d, dtype=torch.float64), p)
+    assert solution.posterior.mean.shape == (0, p.h)
+    assert solution.cost.rows == solution.cost.converged == 0
+
+
+@each_solver
+def test_annealing_needs_no_solver_of_its_own(name):
+    weights, (x, p) = Weights(prior=2.5, likelihood=0.4), problem(n=5)
+    q = SOLVERS[name].solver(x, weights.apply(p)).posterior
+    variables = [q.mean.clone().requires_grad_(), q.std.clone().requires_grad_()]
+
+    # H[q] + γ E log p(z) + δ E log p(x|z) in the means and, with correlations fixed, in the scales
+    correlation = dense_covariance(q, weights.apply(p)) / (q.std[:, :, None] * q.std[:, None, :])
+    for i in range(5):
+        mean, std = variables[0][i], variables[1][i]
+        covariance = correlation[i] * std[:, None] * std
+        absolute = std * math.sqrt(2 / math.pi) * torch.exp(-((mean / std) ** 2) / 2)
+        absolute = absolute + mean * torch.erf(mean / (std * math.sqrt(2)))
+        error = (x[i] - p.dictionary @ mean).square().sum() + (p.dictionary @ covariance @ p.dictionary.T).trace()
+        prior = weights.prior * (absolute / p.prior_scale).sum()
+        (torch.logdet(covariance) / 2 - prior - weights.likelihood * error / (2 * p.noise_variance)).backward()
+    for variable, unit in zip(variables, (p.prior_scale, q.std), strict=True):
+        assert (variable.grad * unit).abs().max() < 2e-3
+
+
+@each_shape
+@each_solver
+def test_chunks_change_nothing(name, shape, monkeypatch):
+    x, p = problem(shape, n=17)
+    solver = SOLVERS[name].solver
+    whole = solver(x, p)
+    monkeypatch.setattr(precision, "CHUNK_ELEMENTS", 100)
+    monkeypatch.setattr(low_rank, "CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("sparsentropy.inference.diagonal.CHUNK_ROWS", 5)
+    chunked = solver(x, p)
+    # To the tolerance only: the diagonal solver's penalties may follow the rows it has at hand
+    torch.testing.assert_close(chunked.posterior.mean, whole.posterior.mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(chunked.posterior.variance, whole.posterior.variance, rtol=1e-3, atol=0)
+    assert (elbo_rows(x, chunked.posterior, p) - elbo_rows(x, whole.posterior, p)).abs().max() < 1e-6
+    assert chunked.cost.rows == chunked.cost.converged == 17
+
+
+@each_shape
+def test_a_full_posterior_is_consistent(shape):
+    x, p = problem(shape)
+    q = FullSolver()(x, p).posterior
+    assert isinstance(q, Full)
+    covariance = dense_covariance(q, p)
+    torch.testing.assert_close(q.variance, covariance.diagonal(dim1=1, dim2=2), rtol=1e-7, atol=0)
+    torch.testing.assert_close(q.log_det, torch.logdet(covariance), rtol=1e-7, atol=1e-7)
+    # The optimum: κ = k/s
+    scale = q.std * p.prior_scale
+    curvature = math.sqrt(2 / math.pi) * torch.exp(-((q.mean / q.std) ** 2) / 2) / scale
+    assert ((q.prior_precision - curvature) * q.variance).abs().max() < 1e-3
+
+
+def test_a_low_rank_start_is_where_the_search_begins():
+    x, p = bars(20)
+    q = LowRankSolver(2)(x, p).posterior
+    again = LowRankSolver(2)(x, p, q, max_iter=0, tol=0.0).posterior
+    assert isinstance(q, LowRank)
+    assert isinstance(again, LowRank)
+    torch.testing.assert_close(again.factor, q.factor)
+    torch.testing.assert_close(again.diagonal, q.diagonal, rtol=1e-6, atol=1e-9)
+    assert LowRankSolver(3)(x, p, q).cost.converged == 20
+
+
+def test_a_rank_beyond_the_atoms_is_cut():
+    x, p = problem()
+    assert LowRankSolver(100)(x, p).posterior.factor.shape == (len(x), p.h, p.h)
+
+
+def test_rank_zero_is_the_diagonal_solver():
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        LowRankSolver(0)
+
+
+def test_no_gradient_without_data():
+    _, p = problem()
+    empty = torch.zeros(0, p.h, dtype=torch.float64)
+    assert largest_gradient(torch.zeros(0, p.d, dtype=torch.float64), Diagonal(empty, empty), p) == 0.0
