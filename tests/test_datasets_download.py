@@ -57,9 +57,7 @@ def test_olshausen_is_downloaded_once(tmp_path, server, olshausen, raw):
     for file in (tmp_path / "www").iterdir():
         file.unlink()
     np.testing.assert_array_equal(load_olshausen(raw=raw, url=server), images)
-    assert [file.name for file in (tmp_path / "data").iterdir()] == [
-        "IMAGES_RAW.mat" if raw else "IMAGES.mat"
-    ]
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["IMAGES_RAW.mat" if raw else "IMAGES.mat"]
 
 
 def test_wrong_checksum_is_refused_and_not_kept(tmp_path, server, olshausen):

@@ -26,8 +26,7 @@ def sixteen_bit_png(file):
         (b"IEND", b""),
     ]
     body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in blocks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in blocks
     )
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     return file
@@ -64,9 +63,7 @@ def test_colour_and_grey_convert(tmp_path):
 
 def test_transparency_and_palette_and_bits(tmp_path):
     transparent = np.dstack([COLOUR, np.full(RAMP.shape, 7, np.uint8)])
-    np.testing.assert_allclose(
-        load_images(save(transparent, tmp_path / "rgba.png"), grey=False)[0], COLOUR / 255
-    )
+    np.testing.assert_allclose(load_images(save(transparent, tmp_path / "rgba.png"), grey=False)[0], COLOUR / 255)
     palette = Image.fromarray(RAMP).convert("P")
     palette.save(tmp_path / "palette.png")
     np.testing.assert_allclose(load_images(tmp_path / "palette.png")[0], RAMP / 255, atol=1e-12)

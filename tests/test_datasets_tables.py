@@ -90,9 +90,7 @@ def test_parquet(tmp_path):
     frame = pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan], "c": [True, False]})
     frame["d"] = pd.array([3, None], dtype="Int64")
     frame.to_parquet(tmp_path / "x.parquet")
-    np.testing.assert_array_equal(
-        load_array(tmp_path / "x.parquet"), [[1, 0.5, 1, 3], [2, np.nan, 0, np.nan]]
-    )
+    np.testing.assert_array_equal(load_array(tmp_path / "x.parquet"), [[1, 0.5, 1, 3], [2, np.nan, 0, np.nan]])
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -26,16 +26,12 @@ def test_filter_is_the_formula(rows, columns, cutoff):
             fx = (m if m <= columns // 2 else m - columns) / columns
             f = np.sqrt(fy**2 + fx**2)
             spectrum[k, m] *= f * np.exp(-((f / cutoff) ** 4))
-    np.testing.assert_allclose(
-        whiten_olshausen(image, cutoff=cutoff), np.fft.ifft2(spectrum).real, atol=1e-12
-    )
+    np.testing.assert_allclose(whiten_olshausen(image, cutoff=cutoff), np.fft.ifft2(spectrum).real, atol=1e-12)
 
 
 def test_filter_is_linear_and_removes_the_mean():
     a, b = texture(seed=0), texture(seed=1)
-    np.testing.assert_allclose(
-        whiten_olshausen(2 * a - b), 2 * whiten_olshausen(a) - whiten_olshausen(b), atol=1e-12
-    )
+    np.testing.assert_allclose(whiten_olshausen(2 * a - b), 2 * whiten_olshausen(a) - whiten_olshausen(b), atol=1e-12)
     assert abs(whiten_olshausen(a + 5).mean()) < 1e-12
 
 

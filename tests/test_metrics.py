@@ -75,8 +75,7 @@ def test_match_is_the_best_of_all_assignments():
     rng = np.random.default_rng(1)
     learned, true = rng.normal(size=(5, 3)), rng.normal(size=(4, 3))
     cosines = np.abs(
-        (true / np.linalg.norm(true, axis=1)[:, None])
-        @ (learned / np.linalg.norm(learned, axis=1)[:, None]).T
+        (true / np.linalg.norm(true, axis=1)[:, None]) @ (learned / np.linalg.norm(learned, axis=1)[:, None]).T
     )
     best = max(cosines[range(4), list(p)].sum() for p in itertools.permutations(range(5), 4))
     match = dictionary_match(learned, true)

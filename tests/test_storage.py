@@ -180,9 +180,7 @@ def test_not_safetensors(tmp_path, content):
 def test_header_length_beyond_the_file_is_refused_before_reading(model, length):
     content = model.read_bytes()
     model.write_bytes(length.to_bytes(8, "little") + content[8:])
-    with pytest.raises(
-        ValueError, match="cut short" if length <= storage.HEADER_LIMIT else "not a safetensors"
-    ):
+    with pytest.raises(ValueError, match="cut short" if length <= storage.HEADER_LIMIT else "not a safetensors"):
         load(model)
 
 
@@ -235,9 +233,7 @@ def test_metadata_of_another_shape(tmp_path, metadata):
 @pytest.mark.parametrize("missing", ["kind", "version", "header", "sha256"])
 def test_metadata_with_something_missing(model, missing):
     rewrite(model, lambda metadata: metadata.pop(missing))
-    with pytest.raises(
-        ValueError, match=r"model\.safetensors (is damaged|holds a None|has format version None)"
-    ):
+    with pytest.raises(ValueError, match=r"model\.safetensors (is damaged|holds a None|has format version None)"):
         load(model)
 
 
@@ -327,9 +323,7 @@ def test_symbolic_link_is_followed(tmp_path, model):
     assert_same(load(model)[0], {"x": np.zeros(3)})
 
 
-@pytest.mark.parametrize(
-    ("path", "error"), [(3, TypeError), (None, TypeError), ("", ValueError), ("a\0b", ValueError)]
-)
+@pytest.mark.parametrize(("path", "error"), [(3, TypeError), (None, TypeError), ("", ValueError), ("a\0b", ValueError)])
 def test_not_a_path(path, error):
     with pytest.raises(error, match="path must be"):
         save(path, ARRAYS, HEADER)

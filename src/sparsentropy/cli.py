@@ -169,7 +169,7 @@ def demo(
     runs.check(out, force=force)
     preparation = Preparation(patch_size=12, whiten="olshausen")
     rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
-    wish = {"n_components": components, "max_iter": 25, "random_state": seed}
+    wish = {"n_components": components, "tol": 0.05, "random_state": seed}
     _learn(rows, preparation, out, wish, title="Natural image patches", held_out=0.1)
 
 

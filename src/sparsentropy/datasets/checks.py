@@ -45,9 +45,7 @@ def generator(seed: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"seed must be a non-negative int, None or a numpy.random.Generator, got {seed!r}"
-        ) from None
+        raise ValueError(f"seed must be a non-negative int, None or a numpy.random.Generator, got {seed!r}") from None
 
 
 def floats(name: str, values: Any) -> np.ndarray:
@@ -57,9 +55,7 @@ def floats(name: str, values: Any) -> np.ndarray:
     except ValueError:
         raise ValueError(f"{name} must be rectangular; its rows have different lengths") from None
     if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} must hold real numbers, got dtype {array.dtype}; convert it to floats first"
-        )
+        raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}; convert it to floats first")
     array = array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} contains NaN or infinity; remove or fill those values first")
@@ -78,18 +74,14 @@ def image(name: str, values: Any) -> np.ndarray:
     """Return ``values`` as a finite image: (rows, columns) or (rows, columns, channels)."""
     array = floats(name, values)
     if array.ndim not in (2, 3) or array.size == 0:
-        raise ValueError(
-            f"{name} must be (rows, columns) or (rows, columns, channels), got shape {array.shape}"
-        )
+        raise ValueError(f"{name} must be (rows, columns) or (rows, columns, channels), got shape {array.shape}")
     return array
 
 
 def image_list(images: Any) -> list[np.ndarray]:
     """Return ``images`` as a non-empty list of images; one 2-D array is one image."""
     if isinstance(images, str | os.PathLike):
-        raise TypeError(
-            f"images must be arrays, got the path {os.fspath(images)!r}; use load_images(path) first"
-        )
+        raise TypeError(f"images must be arrays, got the path {os.fspath(images)!r}; use load_images(path) first")
     if isinstance(images, np.ndarray) and images.ndim < 3:
         images = [images]
     try:

@@ -71,9 +71,7 @@ def load_olshausen(*, raw: bool = False, url: str = OLSHAUSEN_URL) -> np.ndarray
     return np.ascontiguousarray(np.moveaxis(images, -1, 0), dtype=np.float64)
 
 
-def load_van_hateren(
-    numbers: Iterable[int] = range(1, 11), *, url: str = VAN_HATEREN_URL
-) -> list[np.ndarray]:
+def load_van_hateren(numbers: Iterable[int] = range(1, 11), *, url: str = VAN_HATEREN_URL) -> list[np.ndarray]:
     """Return photographs of van Hateren's natural image collection, downloading them on first use.
 
     No checksums of these files are published. So the first download of an image is checked for its size only,
@@ -202,9 +200,7 @@ def check_size(file: Path) -> None:
     """Raise ValueError unless ``file`` has the size of a van Hateren image."""
     size, expected = file.stat().st_size, 2 * VAN_HATEREN_SHAPE[0] * VAN_HATEREN_SHAPE[1]
     if size != expected:
-        raise ValueError(
-            f"{file} has {size} bytes, expected {expected} (1536 × 1024 × 2 bytes); download it again"
-        )
+        raise ValueError(f"{file} has {size} bytes, expected {expected} (1536 × 1024 × 2 bytes); download it again")
 
 
 def check_first_use(file: Path) -> None:

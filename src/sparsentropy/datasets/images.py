@@ -120,9 +120,7 @@ def folder_files(folder: Path) -> list[Path]:
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
     ]
     if not files:
-        raise ValueError(
-            f"{folder} holds no image files; expected names ending in {', '.join(sorted(SUFFIXES))}"
-        )
+        raise ValueError(f"{folder} holds no image files; expected names ending in {', '.join(sorted(SUFFIXES))}")
     return files
 
 

@@ -68,15 +68,11 @@ def extract_patches(
     arrays = checks.image_list(images)
     windows = [window_view(f"images[{i}]", image, patch_shape(size)) for i, image in enumerate(arrays)]
     if len({view.shape[2:] for view in windows}) > 1:
-        raise ValueError(
-            "images must all be grey or all have the same number of channels; convert them first"
-        )
+        raise ValueError("images must all be grey or all have the same number of channels; convert them first")
     kind = float_type(dtype)
     stride = checks.count("stride", stride)
     if n is None:
-        return np.concatenate([flatten(view[::stride, ::stride]) for view in windows]).astype(
-            kind, copy=False
-        )
+        return np.concatenate([flatten(view[::stride, ::stride]) for view in windows]).astype(kind, copy=False)
     if stride != 1:
         raise ValueError(f"stride is only used when n is None, got stride={stride} and n={n}; leave one out")
     return random_patches(windows, checks.count("n", n), checks.generator(seed), kind)
@@ -111,9 +107,7 @@ def flatten(windows: np.ndarray) -> np.ndarray:
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
-def random_patches(
-    windows: Sequence[np.ndarray], n: int, rng: np.random.Generator, dtype: np.dtype
-) -> np.ndarray:
+def random_patches(windows: Sequence[np.ndarray], n: int, rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
     """Return ``n`` windows drawn uniformly over images and positions, as rows."""
     words = rng.integers(2**32, size=(n, 3), dtype=np.uint64)
     which = below(len(windows), words[:, 0])

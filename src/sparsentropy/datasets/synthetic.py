@@ -116,7 +116,5 @@ def bar_strengths(
     if codes != "laplace":
         raise ValueError(f'codes must be "laplace" or "bernoulli", got {codes!r}')
     if probability is not None:
-        raise ValueError(
-            f'probability is only used with codes="bernoulli", got {probability!r}; leave it out'
-        )
+        raise ValueError(f'probability is only used with codes="bernoulli", got {probability!r}; leave it out')
     return rng.laplace(size=shape)

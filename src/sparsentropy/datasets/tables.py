@@ -70,13 +70,9 @@ def load_array(path: str | os.PathLike[str], *, key: str | None = None, mmap: bo
 def checked(file: Path, array: np.ndarray) -> np.ndarray:
     """Return ``array`` if it holds real numbers."""
     if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{file} holds values of type {array.dtype}; expected real numbers, save it as floats"
-        )
+        raise ValueError(f"{file} holds values of type {array.dtype}; expected real numbers, save it as floats")
     if array.size == 0 or array.ndim == 0:
-        raise ValueError(
-            f"{file} holds an array of shape {array.shape}; expected at least one row of numbers"
-        )
+        raise ValueError(f"{file} holds an array of shape {array.shape}; expected at least one row of numbers")
     return array
 
 
@@ -161,14 +157,10 @@ def frame_values(file: Path, frame: Any) -> np.ndarray:
     columns = zip(frame.columns, frame.dtypes, strict=True)
     text = [str(name) for name, kind in columns if not is_numeric_dtype(kind)]
     if text:
-        raise ValueError(
-            f"{file} has columns that are not numeric: {', '.join(text)}; drop or encode them first"
-        )
+        raise ValueError(f"{file} has columns that are not numeric: {', '.join(text)}; drop or encode them first")
     unnamed = [str(name) for name in frame.columns if str(name).startswith("Unnamed: ")]
     if unnamed:
-        raise ValueError(
-            f"{file} has a column without a name, probably row numbers; write it with index=False"
-        )
+        raise ValueError(f"{file} has a column without a name, probably row numbers; write it with index=False")
     return frame.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
