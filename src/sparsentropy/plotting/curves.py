@@ -48,7 +48,7 @@ def lower_bound(values: ArrayLike, ax: Axes, held_out: ArrayLike | None = None) 
         held = vector(np.atleast_1d(np.asarray(held_out, dtype=float)), "held_out")
         curve(ax, held, INK, last=len(bounds))
         entries.insert(0, (f"held out {number(held[-1])}", INK))
-    # A bound rises, so this corner is free.
+    # A bound rises, so this corner is free but for the dot of what was held out.
     key(ax, entries, "bottom")
     ax.margins(y=0.12)
     return ax
@@ -156,7 +156,8 @@ def sparsity(codes: ArrayLike, ax: Axes, *, prior_scale: ArrayLike = 1.0) -> Axe
     """
     units = in_units(matrix(codes, "codes"), np.asarray(prior_scale, dtype=float))
     reach = float(np.clip(np.ceil(np.quantile(np.abs(units), 0.9995)), 6, 15))
-    edges = np.linspace(-reach, reach, 82)  # an odd number of bins: one of them is centred on zero
+    half = int(np.clip(np.sqrt(units.size) / 2, 10, 40))
+    edges = np.linspace(-reach, reach, 2 * half + 2)  # an odd number of bins: one of them is centred on zero
     share = np.histogram(units, edges)[0] / units.size
     density = share / np.diff(edges)
     ax.stairs(density, edges, fill=True, color=ACCENT, alpha=0.25, linewidth=0)

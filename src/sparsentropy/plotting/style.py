@@ -127,7 +127,7 @@ def key(ax: Axes, entries: Sequence[tuple[str, str]], where: Literal["top", "bot
         left = len(entries) - 1 - row
         x, y = {
             "top": (1.0, 0.99 - 0.09 * row),
-            "bottom": (1.0, 0.02 + 0.09 * left),
+            "bottom": (0.94, 0.02 + 0.09 * left),
             "above": (1.0 - 0.24 * left, 1.01),
         }[where]
         va = "top" if where == "top" else "bottom"
