@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cases import double, exact_log_likelihood
-from sparsentropy import Progress, SparseCoding, estimator
+from sparsentropy import Progress, SparseCoding, fitting, model_file
 from sparsentropy.datasets import make_bars
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
@@ -64,7 +64,7 @@ def bars_and_model(posterior, seed):
 
 
 def assert_same_model(one, other):
-    for name in (*estimator.FITTED_ARRAYS, *estimator.FITTED_NUMBERS):
+    for name in (*model_file.ARRAYS, *model_file.NUMBERS):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     np.testing.assert_array_equal(one.transform(HELD_OUT), other.transform(HELD_OUT))
 
@@ -493,14 +493,14 @@ def test_ctrl_c_in_a_later_start_keeps_the_best():
 
 def interrupt_start(monkeypatch, number):
     """Press Ctrl-C while a start is being prepared."""
-    count, truly = itertools.count(1), estimator.random_start
+    count, truly = itertools.count(1), fitting.random_start
 
     def start(*arguments):
         if next(count) == number:
             raise KeyboardInterrupt
         return truly(*arguments)
 
-    monkeypatch.setattr(estimator, "random_start", start)
+    monkeypatch.setattr(fitting, "random_start", start)
 
 
 def test_ctrl_c_before_the_first_sweep_leaves_nothing(monkeypatch):

@@ -326,9 +326,8 @@ def test_the_second_run_is_identical():
     assert torch.equal(a.parameters.dictionary, b.parameters.dictionary)
 
 
-def test_absorbing_everything_at_once_is_the_sum_and_the_past_fades():
+def test_the_past_fades():
     _, _, _, statistics = case()
-    assert online.absorb(None, statistics, seen=60) is statistics
     both = online.absorb(statistics, statistics, seen=120)
     assert float(both.n) == pytest.approx(60 * (1 - 60 / 240) + 60)
     many = statistics

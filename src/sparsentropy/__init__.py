@@ -9,12 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsentropy.estimator import Progress, SparseCoding
+    from sparsentropy.estimator import SparseCoding
+    from sparsentropy.fitting import Progress
 
 __version__ = "0.1.0"
-_FROM_ESTIMATOR = ("Progress", "SparseCoding")
+_HOMES = {"Progress": "fitting", "SparseCoding": "estimator"}
 _NAMESPACES = (
     "datasets",
+    "fitting",
     "inference",
     "learning",
     "likelihoods",
@@ -30,12 +32,12 @@ __all__ = ["Progress", "SparseCoding"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FROM_ESTIMATOR:
-        return getattr(import_module("sparsentropy.estimator"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"sparsentropy.{_HOMES[name]}"), name)
     if name in _NAMESPACES:
         return import_module(f"sparsentropy.{name}")
     raise AttributeError(f"module 'sparsentropy' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*_FROM_ESTIMATOR, *_NAMESPACES, "__version__"])
+    return sorted([*_HOMES, *_NAMESPACES, "__version__"])

@@ -5,13 +5,10 @@ choose. This is the only module that knows scikit-learn; it checks what comes in
 `learning` do the work, and hands numpy arrays out.
 """
 
-import itertools
 import math
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -19,63 +16,17 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sparsentropy import inputs, storage
+from sparsentropy import fitting, inputs, model_file
 from sparsentropy.inference import AbstractSolver, DiagonalSolver, FullSolver, LowRankSolver
-from sparsentropy.learning import Sweep, learn, online, random_start
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
+from sparsentropy.objectives import elbo_rows
 from sparsentropy.posteriors import AbstractPosterior
 
 BATCH_ROWS = 4096
-FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
-STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
-FITTED_ARRAYS = ("components_", "prior_scale_", "lower_bounds_", "noise_variances_")
-FITTED_NUMBERS = (
-    "noise_variance_",
-    "lower_bound_",
-    "n_iter_",
-    "converged_",
-    "interrupted_",
-    "n_features_in_",
-    "data_scale_",
-    "n_samples_seen_",
-)
-
-
-@final
-@dataclass(frozen=True)
-class Progress:
-    """What `SparseCoding(callback=...)` is called with after every sweep.
-
-    Parameters
-    ----------
-    sweep : int
-        From 1 in every start; counts sweeps over parts of the data, too.
-    max_sweeps : int
-        Most sweeps over all data of this start.
-    lower_bound : float
-        Nats per data point, in the units of the data.
-    noise_variance : float
-        Data units squared.
-    seconds : float
-        Since `fit` began.
-    rows : int
-        Data points that this sweep passed over; learning begins on a part of large data.
-    start : int
-        Which of `n_init` starts this is, from 1.
-    """
-
-    sweep: int
-    max_sweeps: int
-    lower_bound: float
-    noise_variance: float
-    seconds: float
-    rows: int
-    start: int
 
 
 @final
@@ -113,7 +64,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     verbose : int, default=0
         With 1, a line is printed after every sweep.
     callback : callable, default=None
-        Called with a `Progress` after every sweep; learning stops early when it returns True.
+        Called with a `fitting.Progress` after every sweep; learning stops early when it returns True.
 
     Attributes
     ----------
@@ -171,7 +122,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         device: str = "auto",
         dtype: str = "auto",
         verbose: int = 0,
-        callback: Callable[[Progress], bool | None] | None = None,
+        callback: Callable[[fitting.Progress], bool | None] | None = None,
     ) -> None:
         self.n_components = n_components
         self.posterior = posterior
@@ -211,10 +162,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         as it was.
         """
         del y
-        with self._all_or_nothing():
-            solver = self._solver()
-            x, unit = self._training_data(X)
-            self._keep(self._learn(x, solver, unit, self.max_iter), unit, seen=x.shape[0])
+        with inputs.unchanged_on_failure(self):
+            self._from_scratch(X, self.max_iter)
         if not self.converged_ and not self.interrupted_:
             warnings.warn(
                 f"SparseCoding stopped after max_iter={self.max_iter} sweeps while the bound was still rising by more "
@@ -239,26 +188,22 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         SparseCoding
         """
         del y
-        with self._all_or_nothing():
-            return self._next_part(X) if hasattr(self, "components_") else self._first_part(X)
+        with inputs.unchanged_on_failure(self):
+            return self._next_part(X) if hasattr(self, "components_") else self._from_scratch(X, FIRST_BATCH_SWEEPS)
 
     def _next_part(self, X: Any) -> Self:
-        solver = self._solver()
-        x = self._scaled_data(X)
-        parameters = self._parameters(x.dtype, x.device)
-        solution = solver(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
-        seen = self.n_samples_seen_ + x.shape[0]
-        batch = Statistics.of(x, solution.posterior, parameters)
-        past = _moved(self._statistics, x.device)
-        statistics, parameters = online.update(online.absorb(past, batch, seen), parameters)
-        sweep = Sweep(parameters, float(entropy_elbo(statistics, parameters)), statistics)
-        unit = self.data_scale_
-        history = _Outcome(sweep, [sweep.lower_bound], [float(parameters.noise_variance)], False).in_units(unit)
-        bounds, noise_variances = list(self.lower_bounds_), list(self.noise_variances_)
-        history = replace(
-            history, bounds=bounds + history.bounds, noise_variances=noise_variances + history.noise_variances
+        solver, x, unit = self._solver(), self._scaled_data(X), self.data_scale_
+        past = self._statistics.to(x.device)
+        sweep = fitting.next_of_stream(x, solver, self._parameters(x.dtype, x.device), past, self.n_samples_seen_)
+        last = fitting.Outcome(sweep, [sweep.lower_bound], [float(sweep.parameters.noise_variance)], False).in_units(
+            unit
         )
-        self._keep(history, unit, seen)
+        outcome = replace(
+            last,
+            bounds=[*self.lower_bounds_, *last.bounds],
+            noise_variances=[*self.noise_variances_, *last.noise_variances],
+        )
+        self._keep(outcome, unit, seen=self.n_samples_seen_ + x.shape[0])
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -292,14 +237,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             If Z does not have h columns.
         """
         check_is_fitted(self)
-        h = self.components_.shape[0]
-        try:
-            codes: Any = check_array(inputs.untensored(Z), dtype=FLOATS, input_name="Z")
-        except (ValueError, TypeError, OverflowError) as error:
-            raise inputs.refusal(error) from None
-        if codes.shape[1] != h:
-            raise ValueError(f"Z must have shape (n, {h}), one column per atom; got shape {codes.shape}.")
-        return codes @ self.components_
+        return inputs.codes(Z, self.components_.shape[0]) @ self.components_
 
     def infer(self, X: Any) -> AbstractPosterior:
         """Posteriors of the codes: means, variances, samples and intervals.
@@ -374,15 +312,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             If the file cannot be written.
         """
         check_is_fitted(self)
-        arrays = {name: np.asarray(getattr(self, name)) for name in FITTED_ARRAYS}
-        arrays |= {f"statistics.{f.name}": _numpy(getattr(self._statistics, f.name)) for f in fields(Statistics)}
-        names = getattr(self, "feature_names_in_", None)
-        header = {
-            "parameters": _plain(self.get_params()),
-            "fitted": {name: getattr(self, name) for name in FITTED_NUMBERS},
-            "feature_names_in": None if names is None else [str(name) for name in names],
-        }
-        storage.save(path, arrays, header)
+        model_file.write(path, self.get_params(), vars(self), self._statistics)
 
     @classmethod
     def load(cls, path: str | Path) -> "SparseCoding":
@@ -403,23 +333,13 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ValueError
             If it is not such a model, is damaged, or was written by a newer version.
         """
-        arrays, header = storage.load(path)
+        saved = model_file.read(path)
         try:
-            model = cls(**header["parameters"])
-            for name in FITTED_ARRAYS:
-                setattr(model, name, arrays[name])
-            for name in FITTED_NUMBERS:
-                setattr(model, name, header["fitted"][name])
-            model._statistics = Statistics(
-                **{f.name: torch.from_numpy(arrays[f"statistics.{f.name}"]) for f in fields(Statistics)}
-            )
-            names = header["feature_names_in"]
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is a model file without {error}: it was not written by SparseCoding.save."
-            ) from None
-        if names is not None:
-            setattr(model, "feature_names_in_", np.array(names, dtype=object))  # noqa: B010 - scikit-learn's own attribute
+            model = cls(**saved.parameters)
+        except TypeError as error:
+            raise ValueError(f"{path} holds parameters that SparseCoding does not know ({error}).") from None
+        vars(model).update(saved.fitted)
+        model._statistics = saved.statistics
         return model
 
     @property
@@ -447,17 +367,16 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(self.rank), "full": FullSolver()}[kind]
 
     def _data(self, X: Any, *, reset: bool) -> Tensor:
-        """The data as a checked tensor on the device."""
+        """Checked data on the device."""
         device = inputs.resolve_device(self.device)
         try:
-            array: Any = validate_data(self, inputs.untensored(X), reset=reset, dtype=FLOATS, ensure_all_finite=False)
+            array: Any = validate_data(
+                self, inputs.untensored(X), reset=reset, dtype=inputs.FLOATS, ensure_all_finite=False
+            )
         except (ValueError, TypeError, OverflowError) as error:
             raise inputs.refusal(error) from None
         inputs.check_finite(array)
-        array = np.ascontiguousarray(array)
-        # torch does not take read-only memory, nor does it own what numpy may change
-        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-        return tensor.to(device, inputs.resolve_dtype(self.dtype, array))
+        return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array))
 
     def _training_data(self, X: Any) -> tuple[Tensor, float]:
         """Data divided by a power of two near their root mean square, and that power."""
@@ -472,17 +391,6 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         inputs.check_range(_numpy(x), self.data_scale_)
         return x
 
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Leave every attribute as it was when the block fails."""
-        before = dict(vars(self))
-        try:
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
     def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
         """The learned model of data divided by `data_scale_`."""
         unit = self.data_scale_
@@ -496,76 +404,28 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _inferred(self, x: Tensor) -> AbstractPosterior:
         return self._solver()(x, self._parameters(x.dtype, x.device)).posterior
 
-    def _first_part(self, X: Any) -> Self:
-        x, unit = self._training_data(X)
+    def _from_scratch(self, X: Any, max_iter: int) -> Self:
         solver = self._solver()
-        self._keep(self._learn(x, solver, unit, FIRST_BATCH_SWEEPS), unit, seen=x.shape[0])
+        x, unit = self._training_data(X)
+        settings = fitting.Settings(
+            n_components=self.n_components,
+            max_iter=max_iter,
+            tol=inputs.check_tolerance(self.tol),
+            batch_size=inputs.check_batch_size(self.batch_size) or BATCH_ROWS,
+            n_init=self.n_init,
+        )
+        random = inputs.check_seed(self.random_state)
+        outcome = fitting.best_of_starts(x, solver, settings, random, unit, self._tell)
+        self._keep(outcome, unit, seen=x.shape[0])
         return self
 
-    def _learn(self, x: Tensor, solver: AbstractSolver, unit: float, max_iter: int) -> "_Outcome":
-        """The best of `n_init` starts."""
-        random, began = inputs.check_seed(self.random_state), time.monotonic()
-        best, interrupted = None, False
-        for start in range(1, self.n_init + 1):
-            tell = self._teller(start, max_iter, unit, began)
-            outcome, interrupted = self._one_start(x, solver, max_iter, int(random.randint(2**31 - 1)), tell)
-            if outcome is not None and (best is None or outcome.merit > best.merit):
-                best = outcome
-            if interrupted:
-                break
-        if best is None:
-            raise KeyboardInterrupt("stopped before the first sweep was over: there is nothing to keep")
-        return replace(best, interrupted=interrupted).in_units(unit)
+    def _tell(self, progress: fitting.Progress) -> bool:
+        """Report a sweep to the user; True when the user wants to stop."""
+        if self.verbose:
+            print(progress)
+        return self.callback is not None and bool(self.callback(progress))
 
-    def _one_start(
-        self, x: Tensor, solver: AbstractSolver, max_iter: int, seed: int, tell: Callable[[Sweep], bool]
-    ) -> "tuple[_Outcome | None, bool]":
-        """What a start led to, if it had the time, and whether it was interrupted."""
-        generator = torch.Generator().manual_seed(seed)
-        best, bounds, noise_variances, interrupted = None, [], [], False
-        try:
-            for sweep in learn(
-                x,
-                random_start(x, self.n_components, generator),
-                solver,
-                max_iter=max_iter,
-                tol=inputs.check_tolerance(self.tol),
-                batch_size=inputs.check_batch_size(self.batch_size) or BATCH_ROWS,
-                generator=generator,
-            ):
-                best = sweep
-                if sweep.rows == x.shape[0]:
-                    bounds.append(sweep.lower_bound)
-                    noise_variances.append(float(sweep.parameters.noise_variance))
-                if tell(sweep):
-                    interrupted = True
-                    break
-        except KeyboardInterrupt:
-            interrupted = True
-        outcome = None if best is None else _Outcome(best, bounds, noise_variances, interrupted)
-        return outcome, interrupted
-
-    def _teller(self, start: int, max_iter: int, unit: float, began: float) -> Callable[[Sweep], bool]:
-        """What reports a sweep to the user, and whether the user wants to stop."""
-        count = itertools.count(1)
-
-        def tell(sweep: Sweep) -> bool:
-            progress = Progress(
-                sweep=next(count),
-                max_sweeps=max_iter,
-                lower_bound=sweep.lower_bound - sweep.parameters.d * math.log(unit),
-                noise_variance=float(sweep.parameters.noise_variance) * unit**2,
-                seconds=time.monotonic() - began,
-                rows=sweep.rows,
-                start=start,
-            )
-            if self.verbose:
-                print(progress)
-            return self.callback is not None and bool(self.callback(progress))
-
-        return tell
-
-    def _keep(self, outcome: "_Outcome", unit: float, seen: int) -> None:
+    def _keep(self, outcome: fitting.Outcome, unit: float, seen: int) -> None:
         """Set the fitted attributes, in data units."""
         last = outcome.best
         p = last.parameters
@@ -580,43 +440,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.converged_ = last.converged
         self.interrupted_ = outcome.interrupted
         self.n_samples_seen_ = seen
-        self._statistics = _moved(last.statistics, torch.device("cpu"))
-
-
-@final
-@dataclass(frozen=True)
-class _Outcome:
-    """The best sweep of all starts, and the history of its start in data units."""
-
-    best: Sweep
-    bounds: list[float]
-    noise_variances: list[float]
-    interrupted: bool
-
-    @property
-    def merit(self) -> tuple[int, float]:
-        """Larger is better; bounds of a part and of all data cannot be compared."""
-        return self.best.rows, self.best.lower_bound
-
-    def in_units(self, unit: float) -> "_Outcome":
-        """The history for data multiplied by `unit`; the best sweep stays as it was computed."""
-        shift = self.best.parameters.d * math.log(unit)
-        return replace(
-            self,
-            bounds=[bound - shift for bound in self.bounds],
-            noise_variances=[variance * unit**2 for variance in self.noise_variances],
-        )
+        self._statistics = last.statistics.to(torch.device("cpu"))
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
-
-
-def _moved(statistics: Statistics, device: torch.device) -> Statistics:
-    return Statistics(**{f.name: getattr(statistics, f.name).to(device) for f in fields(Statistics)})
-
-
-def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that JSON can hold; a random state object or a callback, say, is not saved."""
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
-    return {name: value for name, value in values.items() if value is None or isinstance(value, (str, int, float))}

@@ -6,12 +6,15 @@ accepted; integers become floating-point numbers; NaN, infinities, words and com
 
 import numbers
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 
+FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
 POSTERIORS = ("diagonal", "low-rank", "full")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
@@ -160,3 +163,32 @@ def resolve_device(name: Any) -> torch.device:
             f"device {name!r} is not there ({torch.cuda.device_count()} CUDA devices): use 'cpu' or 'auto'."
         )
     return device
+
+
+def codes(Z: Any, h: int) -> np.ndarray:
+    """Codes (n, h) as floating-point numbers."""
+    try:
+        array: Any = check_array(untensored(Z), dtype=FLOATS, input_name="Z")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise refusal(error) from None
+    if array.shape[1] != h:
+        raise ValueError(f"Z must have shape (n, {h}), one column per atom; got shape {array.shape}.")
+    return array
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """The array as a contiguous tensor; memory is shared unless it is read-only, which torch does not take."""
+    array = np.ascontiguousarray(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+@contextmanager
+def unchanged_on_failure(owner: object) -> Iterator[None]:
+    """Leave every attribute of `owner` as it was when the block fails."""
+    before = dict(vars(owner))
+    try:
+        yield
+    except BaseException:
+        vars(owner).clear()
+        vars(owner).update(before)
+        raise

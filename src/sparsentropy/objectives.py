@@ -141,6 +141,10 @@ class Statistics:
         """Observed dimensions."""
         return self.cross.shape[0]
 
+    def to(self, device: torch.device) -> "Statistics":
+        """The same sums on another device."""
+        return Statistics(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
     def rescaled(self, factor: Tensor) -> "Statistics":
         """The statistics after codes were multiplied by `factor` (h,)."""
         return replace(

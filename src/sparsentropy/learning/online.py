@@ -6,8 +6,6 @@ expectation-maximization algorithm for latent data models", JRSS B 2009). The co
 depend on how much has been seen.
 """
 
-from dataclasses import replace
-
 import torch
 
 from sparsentropy.learning import em
@@ -18,10 +16,8 @@ MEMORY = 0.5  # the past counts as at most this part of all data points seen so 
 SHORTEST = 4  # ... but as at least so many batches
 
 
-def absorb(past: Statistics | None, batch: Statistics, seen: int) -> Statistics:
+def absorb(past: Statistics, batch: Statistics, seen: int) -> Statistics:
     """Add a batch to the discounted past; `seen` data points have been seen, the batch included."""
-    if past is None:
-        return batch
     horizon = max(MEMORY * seen, SHORTEST * float(batch.n))
     return past * float(torch.clamp(1 - batch.n / horizon, min=0.0)) + batch
 
@@ -29,4 +25,4 @@ def absorb(past: Statistics | None, batch: Statistics, seen: int) -> Statistics:
 def update(statistics: Statistics, parameters: Parameters) -> tuple[Statistics, Parameters]:
     """The closed-form M-step, and the statistics in its gauge."""
     new, factor = em.update(statistics, parameters)
-    return statistics.rescaled(factor.double()), replace(new)
+    return statistics.rescaled(factor.double()), new
