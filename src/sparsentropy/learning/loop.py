@@ -34,9 +34,7 @@ SHORTER = 0.3
 CAP = 0.5  # longest way an atom of unit length may go in one accelerated sweep
 SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
 WINDOW = 5  # sweeps over which the gain is averaged before it is compared with the tolerance
-FIRST_ROWS = 2048  # size of the first part of the data, at least, ...
-FIRST_ROWS_PER_ATOM = 8  # ... and times max(h, d)
-OVERFIT = 0.1  # of the nats per data point that a part gains by being small: one half per unknown and data point
+ROWS_PER_UNKNOWN = 32  # size of the first part of the data, times max(h, d)
 GROWTH = 4
 
 
@@ -159,7 +157,7 @@ def learn(
         final = rows == x.shape[0]
         task = _Task(x if final else x[order[:rows]], solver, batch_size, unit, weights)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point
-        enough = tol if final else max(tol, OVERFIT * parameters.d * parameters.h / (2 * rows))
+        enough = tol if final else max(tol, 0.01 * parameters.d * parameters.h / rows)
         for sweep in _learn_part(task, parameters, max_iter, enough, first=rows == sizes[0], generator=generator):
             parameters = sweep.parameters
             yield sweep if final else replace(sweep, converged=False)
@@ -167,7 +165,7 @@ def learn(
 
 def _parts(n: int, h: int, d: int) -> list[int]:
     """Sizes of the parts, the last one being n."""
-    sizes, size = [], max(FIRST_ROWS, FIRST_ROWS_PER_ATOM * max(h, d))
+    sizes, size = [], ROWS_PER_UNKNOWN * max(h, d)
     while size * GROWTH // 2 <= n:
         sizes.append(size)
         size *= GROWTH
@@ -275,9 +273,7 @@ def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
         if new.bound > state.bound + SUFFICIENT * step * slope:
             bent = gradient * factor - quasi_newton.gradient(new.statistics, new.parameters)
             memory = state.memory.rescaled(factor).extended(step * direction / factor, bent)
-            # A full step that succeeds at once shows that fewer iterations may do
-            easier = max(WARM_ITERATIONS, iterations // 2) if step == 1.0 else iterations
-            return replace(new, memory=memory, iterations=easier)
+            return replace(new, memory=memory, iterations=iterations)
         step, iterations = SHORTER * step, iterations if step == 1.0 else 2 * iterations
     return None
 
