@@ -154,13 +154,13 @@ def learn(
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
     sizes = _parts(x.shape[0], parameters.h, parameters.d)
     for rows in sizes:
-        final = rows == x.shape[0]
-        task = _Task(x if final else x[order[:rows]], solver, batch_size, unit, weights)
+        whole = rows == x.shape[0]
+        task = _Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point
-        enough = tol if final else max(tol, 0.01 * parameters.d * parameters.h / rows)
+        enough = tol if whole else max(tol, 0.01 * parameters.d * parameters.h / rows)
         for sweep in _learn_part(task, parameters, max_iter, enough, first=rows == sizes[0], generator=generator):
             parameters = sweep.parameters
-            yield sweep if final else replace(sweep, converged=False)
+            yield sweep if whole else replace(sweep, converged=False)
 
 
 def _parts(n: int, h: int, d: int) -> list[int]:
@@ -184,7 +184,7 @@ def _learn_part(
         new = new or _advance(task, state, age)
         state = new or state
         bounds.append(state.bound)
-        done = new is None or _gain(bounds, 0 if not first else _settling(task, state)) < tol
+        done = new is None or _gain(bounds, _settling(task, state) if first else 0) < tol
         yield state.sweep(converged=done)
         if done:
             return
