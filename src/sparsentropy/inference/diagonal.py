@@ -29,9 +29,11 @@ from sparsentropy.inference.solution import (
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
+PLAIN_STEPS = 2
 RELAXATION = 1.6  # over-relaxation of the splitting; 1.5 to 1.8 is the usual range (Boyd et al. 2011, section 3.4.3)
 FIRST_PENALTY = 0.4  # in units of 1/λ²; 0.1 to 0.8 were within a factor of three of the best on bars and image patches
 BALANCE_EVERY = 5
+ROUNDING = 10.0
 BALANCE_UNTIL = 40  # later the penalties stay, which the convergence proof needs
 TUNING_ROWS = 256
 RESCUE_EVERY = 50  # penalties that suit most data points may not suit the few that are left
@@ -112,9 +114,6 @@ class _Problem:
         k = torch.exp(-z * z) * (SQRT_2_OVER_PI / self.parameters.prior_scale)
         return 2 / (k + torch.sqrt(k * k + 4 * self.own_precision)), k
 
-    def linear(self, x: Tensor) -> Tensor:
-        return x @ self.parameters.dictionary / self.parameters.noise_variance
-
     def posterior(self, z: Tensor) -> Diagonal:
         scale = self.best_scale(z)[0]
         return Diagonal(SQRT_2 * z * scale, scale.square())
@@ -128,6 +127,7 @@ class _Splitting:
     problem: _Problem
     penalty: Tensor
     inverse: Tensor  # (WᵀW/σ² + diag ρ)⁻¹ (h, h)
+    gain: Tensor  # its product with Wᵀ/σ² (h, d)
     near: Tensor  # lower bounds on the root of the proximal step, see `prox`
     far_slope: Tensor
     far_offset: Tensor
@@ -136,13 +136,15 @@ class _Splitting:
     def of(cls, problem: _Problem, penalty: Tensor) -> "_Splitting":
         # In float64: WᵀW/σ² may be singular, and ρ many orders smaller than it
         shifted = problem.precision.double() + torch.diag(penalty.double())
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(shifted)).to(penalty.dtype)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(shifted))
+        gain = inverse @ problem.parameters.dictionary.T.double() / problem.parameters.noise_variance.double()
         largest = problem.own_precision.rsqrt()  # s ≤ σ/|w|
         steepest = SQRT_2_OVER_PI / problem.parameters.prior_scale
         return cls(
             problem,
             penalty,
-            inverse,
+            inverse.to(penalty.dtype),
+            gain.to(penalty.dtype),
             near=penalty / (SQRT_2 * (steepest + penalty * largest)),
             far_slope=1 / (SQRT_2 * largest),
             far_offset=1 / (SQRT_2 * largest * problem.parameters.prior_scale * penalty),
@@ -183,23 +185,27 @@ class _State:
         return _State(self.z[rows], self.code[rows], self.multiplier[rows])
 
 
-def _step(splitting: _Splitting, linear: Tensor, state: _State) -> tuple[_State, Tensor]:
+def _step(splitting: _Splitting, pulled: Tensor, state: _State, relaxation: float) -> tuple[_State, Tensor]:
     """One iteration; also returns the quadratic part's own code, whose distance to `code` is the primal residual."""
     rho = splitting.penalty
-    free = (linear + rho * state.code - state.multiplier) @ splitting.inverse
-    target = RELAXATION * free + (1 - RELAXATION) * state.code + state.multiplier / rho
+    free = pulled + (rho * state.code - state.multiplier) @ splitting.inverse
+    target = relaxation * free + (1 - relaxation) * state.code + state.multiplier / rho
     z = splitting.prox(target, state.z)
     code = SQRT_2 * z * splitting.problem.best_scale(z)[0]
     return _State(z, code, rho * (target - code)), free
 
 
-def _balanced(penalty: Tensor, free: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Raise the penalty of an atom whose two codes disagree more than they move, lower it in the opposite case."""
-    tiny = torch.finfo(new.dtype).tiny
+def _balanced(splitting: _Splitting, free: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Raise the penalty of an atom whose two codes disagree more than they move, lower it in the opposite case.
+
+    What is below the rounding of a code of the prior's size says nothing.
+    """
+    scale = splitting.problem.parameters.prior_scale
+    noise = new.shape[0] * (ROUNDING * torch.finfo(new.dtype).eps * scale).square()
     disagreement = (free - new).square().sum(0)
     movement = (new - old).square().sum(0)
-    ratio = ((disagreement + tiny) / (movement + tiny)).sqrt()
-    return penalty * ratio.clamp(0.25, 4.0)
+    ratio = ((disagreement + noise) / (movement + noise)).sqrt()
+    return splitting.penalty * ratio.clamp(0.25, 4.0)
 
 
 def _solve(
@@ -225,19 +231,21 @@ def _iterate(
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Iterate, leaving out what is certified; returns z, ρ, the data points left open and the iterations."""
     result, active = z.clone(), torch.arange(x.shape[0], device=x.device)
-    splitting, state, linear = _Splitting.of(problem, penalty), _State.of(z, problem), problem.linear(x)
+    splitting, state = _Splitting.of(problem, penalty), _State.of(z, problem)
+    pulled = x @ splitting.gain.T
     iteration = 0
     while iteration < max_iter and len(active):
         old = state
-        state, free = _step(splitting, linear, old)
+        state, free = _step(splitting, pulled, old, 1.0 if iteration < PLAIN_STEPS else RELAXATION)
         iteration += 1
         early = balance and iteration % BALANCE_EVERY == 0 and iteration <= BALANCE_UNTIL
         if early or iteration % RESCUE_EVERY == 0:
-            splitting = _Splitting.of(problem, _balanced(splitting.penalty, free, state.code, old.code))
+            splitting = _Splitting.of(problem, _balanced(splitting, free, state.code, old.code))
+            pulled = x[active] @ splitting.gain.T
         if problem.certificate is not None and (iteration % LOOK_EVERY == 0 or iteration == max_iter):
             gap, size = problem.certificate.gap_and_cost(x[active], problem.posterior(state.z))
             open_rows = gap > tol * (1 + size.abs())
             result[active] = state.z
-            active, state, linear = active[open_rows], state[open_rows], linear[open_rows]
+            active, state, pulled = active[open_rows], state[open_rows], pulled[open_rows]
     result[active] = state.z
     return result, splitting.penalty, active, iteration
