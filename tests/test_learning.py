@@ -9,7 +9,7 @@ import torch
 
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver, FullSolver
-from sparsentropy.learning import em, learn, loop, online, quasi_newton, random_start, rotation, start
+from sparsentropy.learning import em, learn, loop, online, quasi_newton, random_starts, rotation, start
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, Weights, entropy_elbo
@@ -144,9 +144,7 @@ def profile(x, dictionary, parameters):
     """F(W): all posteriors, scales and the noise at their optimum; by many E-steps and refits."""
     current, q = replace(parameters, dictionary=dictionary), None
     for _ in range(100):
-        q = DiagonalSolver()(
-            x, current, q, max_iter=20, tol=0.0, penalty=torch.full_like(current.prior_scale, 0.4)
-        ).posterior
+        q = DiagonalSolver()(x, current, q, max_iter=20, tol=0.0).posterior
         statistics = Statistics.of(x, q, current)
         current = replace(statistics.fit(current), dictionary=dictionary)
     return statistics, current
@@ -205,7 +203,7 @@ def test_memory_refuses_pairs_that_bend_the_wrong_way():
 def test_random_start_has_the_second_moment_of_the_data(shape):
     d, h = shape
     x = model(d, min(d, h)).sample(5000, seed=3)[0]
-    first = random_start(x, h, torch.Generator().manual_seed(0))
+    first = random_starts(x, h, torch.Generator().manual_seed(0))[0]
     moment = x.T @ x / 5000
     W = first.dictionary
     explained = W @ torch.diag(2 * first.prior_scale.square()) @ W.T
@@ -219,7 +217,7 @@ def test_random_start_is_the_maximum_of_the_gaussian_likelihood():
     """Tipping and Bishop 1999: no other noise level or scaling of the kept directions fits better."""
     x = model(8, 3).sample(4000, seed=3)[0]
     moment = (x.T @ x / 4000).numpy()
-    first = random_start(x, 3, torch.Generator().manual_seed(0))
+    first = random_starts(x, 3, torch.Generator().manual_seed(0))[0]
 
     def log_likelihood(noise, stretch):
         W = first.dictionary.numpy() * stretch
@@ -238,7 +236,8 @@ def test_revival_puts_switched_off_atoms_where_the_model_misses_something():
     missing = torch.zeros(6, dtype=torch.float64)
     missing[4] = 1.0
     error = 0.1 * torch.eye(6, dtype=torch.float64) + 5.0 * torch.outer(missing, missing)
-    revived = start.revive(error, 10_000, parameters, generator)
+    usage = torch.tensor([0.9, 0.9, 1e-3], dtype=torch.float64)
+    revived = start.revive(error, 10_000, parameters, usage, generator)
     assert revived is not None
     assert abs(float(revived.dictionary[:, 2] @ missing)) > 0.999
     torch.testing.assert_close(
@@ -248,23 +247,65 @@ def test_revival_puts_switched_off_atoms_where_the_model_misses_something():
 
 
 @pytest.mark.parametrize(
-    ("error", "scale"),
+    ("error", "usage"),
     [
-        (torch.eye(6, dtype=torch.float64), [1.0, 1.0, 1e-6]),  # only noise is left
-        (torch.diag(torch.tensor([1.0, 1, 1, 1, 1, 50], dtype=torch.float64)), [1.0, 1.0, 0.9]),  # no atom is off
+        (torch.eye(6, dtype=torch.float64), [0.9, 0.9, 0.0]),  # only noise is left
+        (torch.diag(torch.tensor([1.0, 1, 1, 1, 1, 50], dtype=torch.float64)), [0.9, 0.9, 0.1]),  # no atom is off
     ],
 )
-def test_revival_leaves_alone_what_needs_nothing(error, scale):
-    parameters = replace(model(6, 3), prior_scale=torch.tensor(scale, dtype=torch.float64))
-    assert start.revive(error, 1000, parameters, torch.Generator()) is None
+def test_revival_leaves_alone_what_needs_nothing(error, usage):
+    used = torch.tensor(usage, dtype=torch.float64)
+    assert start.revive(error, 1000, model(6, 3), used, torch.Generator()) is None
 
 
-def sweeps(x, h, solver, *, max_iter=25, tol=0.0, weights=None, batch_size=4096, seed=0):
+def test_a_small_prior_scale_alone_does_not_switch_an_atom_off():
+    """Natural images have directions a thousand times smaller than others, which are still far above the noise."""
+    parameters = Parameters(
+        torch.eye(2, dtype=torch.float64),
+        torch.tensor([1.0, 1e-3], dtype=torch.float64),
+        torch.tensor(1e-10, dtype=torch.float64),
+    )
+    x, _ = parameters.sample(500)
+    statistics = Statistics.of(x, DiagonalSolver()(x, parameters).posterior, parameters)
+    assert (statistics.usage > 0.9).all()
+    spare = replace(parameters, prior_scale=torch.tensor([1.0, 1e-7], dtype=torch.float64))
+    x, _ = spare.sample(500)
+    usage = Statistics.of(x, DiagonalSolver()(x, spare).posterior, spare).usage
+    assert usage[1] < start.OFF < usage[0]
+
+
+def test_the_rank_of_the_start_is_that_of_the_signal():
+    bars = make_bars(1000, noise_std=0.1, seed=0)  # ten bars in nine dimensions
+    frame, complete = random_starts(torch.from_numpy(bars.data), 10, torch.Generator().manual_seed(0))
+    assert float(frame.noise_variance) ** 0.5 == pytest.approx(0.1, rel=0.03)
+    assert (frame.prior_scale > 0.5).all()
+    assert int((complete.prior_scale > 0.5).sum()) == 9
+    assert float(complete.prior_scale.min()) < 0.01
+
+
+def test_directions_of_very_different_size_are_not_mixed_at_the_start():
+    size = torch.tensor([1.0, 1.0, 1e-3, 1e-3, 1e-5], dtype=torch.float64)
+    x = size * torch.randn(5000, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first = random_starts(x, 4, torch.Generator().manual_seed(1))[0]
+    assert first.dictionary[:2, 2:].abs().max() < 0.01
+    assert first.dictionary[2:, :2].abs().max() < 0.01
+
+
+def test_learning_begins_where_the_bound_is_clearly_higher():
+    """With diagonal posteriors a frame of too many atoms has a far lower bound than a basis has."""
+    x = torch.from_numpy(make_bars(500, noise_std=0.1, seed=0).data)
+    starts = random_starts(x, 30, torch.Generator().manual_seed(0))
+    for solver, chosen in ((DiagonalSolver(), starts[1]), (FullSolver(), starts[0])):
+        begun = loop._Task(x, solver, 4096, 1.0, Weights()).begin(starts)
+        assert torch.equal(begun.parameters.dictionary, chosen.dictionary)
+
+
+def sweeps(x, h, solver, *, max_iter=25, tol=0.0, weights=None, batch_size=4096, seed=0, starts=None):
     generator = torch.Generator().manual_seed(seed)
     extra = {} if weights is None else {"weights": weights}
-    first = random_start(x, h, generator)
+    starts = random_starts(x, h, generator) if starts is None else starts
     return list(
-        learn(x, first, solver, max_iter=max_iter, tol=tol, batch_size=batch_size, generator=generator, **extra)
+        learn(x, starts, solver, max_iter=max_iter, tol=tol, batch_size=batch_size, generator=generator, **extra)
     )
 
 
@@ -280,7 +321,8 @@ def test_no_sweep_lowers_the_bound(dtype, solver, h):
 
 def test_annealed_sweeps_do_not_lower_the_annealed_bound():
     x = torch.from_numpy(make_bars(300, size=4, seed=1).data)
-    bounds = [sweep.lower_bound for sweep in sweeps(x, 8, DiagonalSolver(), weights=Weights(prior=1.2), max_iter=12)]
+    annealed = sweeps(x, 8, DiagonalSolver(), weights=Weights(prior=1.2), max_iter=12, starts=[model(16, 8)])
+    bounds = [sweep.lower_bound for sweep in annealed]
     assert np.all(np.diff(bounds) >= 0)
     assert bounds[-1] > bounds[0] + 1
 

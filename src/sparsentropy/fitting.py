@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
-from sparsentropy.learning import Sweep, learn, online, random_start
+from sparsentropy.learning import Sweep, learn, online, random_starts
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, entropy_elbo
 
@@ -148,7 +148,7 @@ def _one_start(
     try:
         for sweep in learn(
             x,
-            random_start(x, settings.n_components, generator),
+            random_starts(x, settings.n_components, generator),
             solver,
             max_iter=settings.max_iter,
             tol=settings.tol,

@@ -141,6 +141,15 @@ class Statistics:
         """Observed dimensions."""
         return self.cross.shape[0]
 
+    @property
+    def usage(self) -> Tensor:
+        """Mean e² (h,): 0 for an atom that is off, near 1 for one whose codes stand out of their uncertainty.
+
+        The posteriors of an atom that is off are all alike, as wide as the prior and centred at zero, where the
+        prior has no slope.
+        """
+        return self.slope_square / self.n
+
     def to(self, device: torch.device) -> "Statistics":
         """The same sums on another device."""
         return Statistics(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -8,11 +8,11 @@ Everything about ψ is explicit in the one number z = ν/(s√2): with k = √(2
 √(k² + 4|w|²/σ²)), then ν = √2 z s, and the slope is ψ'(ν) = erf(z)/λ. So a proximal step of ψ is a scalar Newton step
 in z, the inverse of ψ' is erf⁻¹, and the conjugate ψ* — hence a duality gap that certifies each data point — costs
 nothing more (`certificate`). The two parts are joined by the alternating direction method of multipliers with one
-inverse that all data points share; each atom's penalty starts from 1/λ² and is balanced between its primal and dual
-residual (Boyd et al., "Distributed optimization … via ADMM", 2011, section 3.4).
+inverse that all data points share (Boyd et al., "Distributed optimization … via ADMM", 2011). The penalty of an atom
+lies between the curvature of its prior as a whole, 1/λ², and that at zero, about |w|/(λσ).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -29,14 +29,18 @@ from sparsentropy.inference.solution import (
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
-PLAIN_STEPS = 2
 RELAXATION = 1.6  # over-relaxation of the splitting; 1.5 to 1.8 is the usual range (Boyd et al. 2011, section 3.4.3)
-FIRST_PENALTY = 0.4  # in units of 1/λ²; 0.1 to 0.8 were within a factor of three of the best on bars and image patches
-BALANCE_EVERY = 5
-ROUNDING = 10.0
-BALANCE_UNTIL = 40  # later the penalties stay, which the convergence proof needs
-TUNING_ROWS = 256
-RESCUE_EVERY = 50  # penalties that suit most data points may not suit the few that are left
+# Where the noise is small, the first iteration takes the codes to where the data want them: it must not overshoot
+PLAIN_STEPS = 2
+PENALTY = 0.4  # in units of 1/λ²; 0.1 to 0.8 were within a factor of three of the best where λ ≤ σ
+SHARE = (
+    0.5  # of |w|/(λσ), where that is more than 1/λ²; 0.3 to 1 were best on patches, bars and twice as many atoms as d
+)
+# What suits most data points may not suit the few that are left: those get penalties balanced between the primal and
+# the dual residual (Boyd et al. 2011, section 3.4.1)
+RESCUE_EVERY = 30
+ROUNDING = 10.0  # residuals below this many rounding errors of a code as large as λ do not count
+SCALE_STEPS = 3  # of the fixed point for s at given means
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
 CHUNK_ROWS = 1024
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of the gap, relative to 1 + the cost of the data point
@@ -67,24 +71,22 @@ class DiagonalSolver(AbstractSolver):
         *,
         max_iter: int = 1000,
         tol: float | None = None,
-        penalty: Tensor | None = None,
     ) -> Solution:
         """See `AbstractSolver`."""
         tol = TOLERANCE[x.dtype] if tol is None else tol
         problem = _Problem.of(parameters, certify=tol > 0)
-        rho = problem.tuned() if penalty is None else penalty / parameters.prior_scale.square()
+        splitting = _Splitting.of(problem, problem.penalty())
         mean = torch.empty(x.shape[0], parameters.h, dtype=x.dtype, device=x.device)
         variance = torch.empty_like(mean)
         cost = Cost(0, 0.0, 0, 0)
         for begin in range(0, x.shape[0], CHUNK_ROWS):
             rows = slice(begin, begin + CHUNK_ROWS)
-            z = torch.zeros_like(mean[rows]) if start is None else standardised(start.mean[rows], start.std[rows])
-            # While learning, penalties follow the data; otherwise no data point depends on the others
-            z, rho, chunk_cost = _solve(x[rows], problem, z, rho, max_iter, tol, balance=tol == 0 and begin == 0)
+            z = torch.zeros_like(mean[rows]) if start is None else problem.standardised(start[rows])
+            z, chunk_cost = _solve(x[rows], splitting, z, max_iter, tol)
             q = problem.posterior(z)
             mean[rows], variance[rows] = q.mean, q.variance
             cost += chunk_cost
-        return Solution(Diagonal(mean, variance), cost, rho * parameters.prior_scale.square())
+        return Solution(Diagonal(mean, variance), cost)
 
 
 @final
@@ -93,26 +95,36 @@ class _Problem:
     """What all data points share."""
 
     parameters: Parameters
-    precision: Tensor  # WᵀW/σ² (h, h)
+    precision: Tensor  # WᵀW/σ² (h, h), in float64: it may be singular, and ρ many orders smaller
     own_precision: Tensor  # its diagonal g/σ² (h,)
     certificate: Certificate | None
 
     @classmethod
     def of(cls, parameters: Parameters, *, certify: bool) -> "_Problem":
-        precision = parameters.dictionary.T @ parameters.dictionary / parameters.noise_variance
-        return cls(parameters, precision, precision.diagonal(), Certificate.of(parameters) if certify else None)
+        wide = parameters.dictionary.double()
+        precision = wide.T @ wide / parameters.noise_variance.double()
+        own = precision.diagonal().to(parameters.dictionary.dtype)
+        return cls(parameters, precision, own, Certificate.of(parameters) if certify else None)
 
-    def tuned(self) -> Tensor:
-        """Penalties ρ (h,) balanced on data drawn from the model, so that they depend on the parameters alone."""
-        rho = FIRST_PENALTY / self.parameters.prior_scale.square()
-        x, _ = self.parameters.sample(TUNING_ROWS)
-        z = torch.zeros(x.shape[0], rho.shape[0], dtype=x.dtype, device=x.device)
-        return _iterate(x, replace(self, certificate=None), z, rho, BALANCE_UNTIL, 0.0, balance=True)[1]
+    def penalty(self) -> Tensor:
+        """ρ (h,)."""
+        scale = self.parameters.prior_scale
+        return PENALTY / scale * torch.maximum(1 / scale, SHARE * self.own_precision.sqrt())
 
     def best_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(s, k): the root of s² g/σ² + s k = 1 with k = √(2/π) exp(−z²)/λ."""
         k = torch.exp(-z * z) * (SQRT_2_OVER_PI / self.parameters.prior_scale)
         return 2 / (k + torch.sqrt(k * k + 4 * self.own_precision)), k
+
+    def standardised(self, start: AbstractPosterior) -> Tensor:
+        """Z that stands for the means of `start`.
+
+        Its scales belong to other parameters: if they were kept, all means would move with σ, by many σ where λ ≫ σ.
+        """
+        z = standardised(start.mean, start.std)
+        for _ in range(SCALE_STEPS):
+            z = standardised(start.mean, self.best_scale(z)[0])
+        return z
 
     def posterior(self, z: Tensor) -> Diagonal:
         scale = self.best_scale(z)[0]
@@ -134,8 +146,7 @@ class _Splitting:
 
     @classmethod
     def of(cls, problem: _Problem, penalty: Tensor) -> "_Splitting":
-        # In float64: WᵀW/σ² may be singular, and ρ many orders smaller than it
-        shifted = problem.precision.double() + torch.diag(penalty.double())
+        shifted = problem.precision + torch.diag(penalty.double())
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(shifted))
         gain = inverse @ problem.parameters.dictionary.T.double() / problem.parameters.noise_variance.double()
         largest = problem.own_precision.rsqrt()  # s ≤ σ/|w|
@@ -205,45 +216,42 @@ def _balanced(splitting: _Splitting, free: Tensor, new: Tensor, old: Tensor) -> 
     disagreement = (free - new).square().sum(0)
     movement = (new - old).square().sum(0)
     ratio = ((disagreement + noise) / (movement + noise)).sqrt()
-    return splitting.penalty * ratio.clamp(0.25, 4.0)
+    return splitting.penalty * ratio.clamp(0.1, 10.0)
 
 
-def _solve(
-    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float, *, balance: bool
-) -> tuple[Tensor, Tensor, Cost]:
+def _solve(x: Tensor, splitting: _Splitting, z: Tensor, max_iter: int, tol: float) -> tuple[Tensor, Cost]:
     """Solve a chunk; what float32 cannot certify is finished in float64."""
+    problem = splitting.problem
     switch = FLOAT32_ITERATIONS if x.dtype == torch.float32 and tol > 0 else max_iter
-    z, penalty, active, iterations = _iterate(x, problem, z, penalty, min(max_iter, switch), tol, balance=balance)
+    z, penalty, active, iterations = _iterate(x, splitting, z, min(max_iter, switch), tol)
     if len(active) and iterations < max_iter:
-        exact = _Problem.of(problem.parameters.to(torch.float64), certify=True)
-        remaining = max_iter - iterations
-        rest = _iterate(x[active].double(), exact, z[active].double(), penalty.double(), remaining, tol, balance=False)
+        exact = _Splitting.of(_Problem.of(problem.parameters.to(torch.float64), certify=True), penalty.double())
+        rest = _iterate(x[active].double(), exact, z[active].double(), max_iter - iterations, tol)
         z[active] = rest[0].to(z.dtype)
         active, iterations = active[rest[2]], iterations + rest[3]
     if tol <= 0:
-        return z, penalty, Cost(iterations, float("nan"), 0, x.shape[0])
+        return z, Cost(iterations, float("nan"), 0, x.shape[0])
     gradient = largest_gradient(x, problem.posterior(z), problem.parameters)
-    return z, penalty, Cost(iterations, gradient, x.shape[0] - len(active), x.shape[0])
+    return z, Cost(iterations, gradient, x.shape[0] - len(active), x.shape[0])
 
 
 def _iterate(
-    x: Tensor, problem: _Problem, z: Tensor, penalty: Tensor, max_iter: int, tol: float, *, balance: bool
+    x: Tensor, splitting: _Splitting, z: Tensor, max_iter: int, tol: float
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Iterate, leaving out what is certified; returns z, ρ, the data points left open and the iterations."""
+    problem, certificate = splitting.problem, splitting.problem.certificate
     result, active = z.clone(), torch.arange(x.shape[0], device=x.device)
-    splitting, state = _Splitting.of(problem, penalty), _State.of(z, problem)
-    pulled = x @ splitting.gain.T
+    state, pulled = _State.of(z, problem), x @ splitting.gain.T
     iteration = 0
     while iteration < max_iter and len(active):
         old = state
         state, free = _step(splitting, pulled, old, 1.0 if iteration < PLAIN_STEPS else RELAXATION)
         iteration += 1
-        early = balance and iteration % BALANCE_EVERY == 0 and iteration <= BALANCE_UNTIL
-        if early or iteration % RESCUE_EVERY == 0:
+        if iteration % RESCUE_EVERY == 0:
             splitting = _Splitting.of(problem, _balanced(splitting, free, state.code, old.code))
             pulled = x[active] @ splitting.gain.T
-        if problem.certificate is not None and (iteration % LOOK_EVERY == 0 or iteration == max_iter):
-            gap, size = problem.certificate.gap_and_cost(x[active], problem.posterior(state.z))
+        if certificate is not None and (iteration % LOOK_EVERY == 0 or iteration == max_iter):
+            gap, size = certificate.gap_and_cost(x[active], problem.posterior(state.z))
             open_rows = gap > tol * (1 + size.abs())
             result[active] = state.z
             active, state, pulled = active[open_rows], state[open_rows], pulled[open_rows]

@@ -80,12 +80,11 @@ class FullSolver(AbstractSolver):
         *,
         max_iter: int = 1000,
         tol: float | None = None,
-        penalty: Tensor | None = None,
     ) -> Solution:
-        """See `AbstractSolver`; `penalty` only serves the cold start."""
+        """See `AbstractSolver`."""
         tol = default_tolerance(x.dtype) if tol is None else tol
         problem = _Problem.of(x, parameters)
-        mean, precision = _begin(problem, start, penalty)
+        mean, precision = _begin(problem, start)
         result, cost = problem.blank(), Cost(0, 0.0, 0, 0)
         size = rows_at_once(parameters.h, parameters.d)
         for begin in range(0, x.shape[0], size):
@@ -236,7 +235,7 @@ class _Problem:
         )
 
 
-def _begin(problem: "_Problem", start: AbstractPosterior | None, penalty: Tensor | None) -> tuple[Tensor, Tensor]:
+def _begin(problem: "_Problem", start: AbstractPosterior | None) -> tuple[Tensor, Tensor]:
     """First ν and κ.
 
     The diagonal solution has the right mean but too small scales, at which k/s would be far too small for a code that
@@ -246,7 +245,7 @@ def _begin(problem: "_Problem", start: AbstractPosterior | None, penalty: Tensor
         mean = start.mean.double()
         return mean, problem.stationary(mean, start.variance.double())
     diagonal = DiagonalSolver()
-    q = diagonal(problem.x, problem.parameters, max_iter=DIAGONAL_ITERATIONS, tol=0, penalty=penalty).posterior
+    q = diagonal(problem.x, problem.parameters, max_iter=DIAGONAL_ITERATIONS, tol=0).posterior
     parabola = torch.erf(standardised(q.mean, q.std)) / (q.mean * problem.parameters.prior_scale)
     return q.mean, torch.where(q.mean.abs() > 1e-6 * q.std, parabola, problem.stationary(q.mean, q.variance))
 

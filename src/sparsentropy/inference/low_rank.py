@@ -79,14 +79,13 @@ class LowRankSolver(AbstractSolver):
         *,
         max_iter: int = 1000,
         tol: float | None = None,
-        penalty: Tensor | None = None,
     ) -> Solution:
-        """See `AbstractSolver`; `penalty` only serves the cold start."""
+        """See `AbstractSolver`."""
         # That of float64 for all data: a looser one would stop at saddles, near which little is gained for a while
         tol = default_tolerance(torch.float64) if tol is None else tol
         problem = _Problem.of(x, parameters)
         rank = min(self.rank, parameters.h)
-        start = problem.diagonal_start(penalty) if start is None else start
+        start = problem.diagonal_start() if start is None else start
         problem, codes = problem.conditioned(start.mean.double(), start.variance.double()), problem.codes(start, rank)
         cost = Cost(0, 0.0, 0, 0)
         for begin in range(0, x.shape[0], _rows_at_once(parameters, rank)):
@@ -168,9 +167,9 @@ class _Problem:
     def __getitem__(self, rows: slice | Tensor) -> "_Problem":
         return replace(self, x=self.x[rows])
 
-    def diagonal_start(self, penalty: Tensor | None) -> AbstractPosterior:
+    def diagonal_start(self) -> AbstractPosterior:
         x = self.x * self.parameters.noise_variance.sqrt()
-        return DiagonalSolver()(x, self.parameters, tol=DIAGONAL_TOLERANCE, penalty=penalty).posterior
+        return DiagonalSolver()(x, self.parameters, tol=DIAGONAL_TOLERANCE).posterior
 
     def curvature(self, mean: Tensor, std: Tensor) -> Tensor:
         """κ = k/s."""

@@ -53,11 +53,10 @@ class Cost:
 @final
 @dataclass(frozen=True)
 class Solution:
-    """Posteriors of n data points, what they cost, and what the solver wants to know at its next start."""
+    """Posteriors of n data points, and what they cost."""
 
     posterior: AbstractPosterior
     cost: Cost
-    penalty: Tensor | None = None
 
 
 class AbstractSolver(ABC):
@@ -75,7 +74,6 @@ class AbstractSolver(ABC):
         *,
         max_iter: int = 1000,
         tol: float | None = None,
-        penalty: Tensor | None = None,
     ) -> Solution:
         """Infer the posteriors of x.
 
@@ -92,8 +90,6 @@ class AbstractSolver(ABC):
             Largest gap to the optimum of a data point, relative to 1 + the size of its own bound in nats; by default
             about what the arithmetic can tell from zero. With 0 exactly `max_iter` iterations are made and nothing is
             certified: what learning uses between its parameter steps.
-        penalty : Tensor, optional
-            `Solution.penalty` of an earlier call.
 
         Returns
         -------

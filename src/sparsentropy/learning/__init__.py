@@ -6,6 +6,6 @@ sees how the posteriors were found.
 """
 
 from sparsentropy.learning.loop import Sweep, learn
-from sparsentropy.learning.start import random_start
+from sparsentropy.learning.start import random_starts
 
-__all__ = ["Sweep", "learn", "random_start"]
+__all__ = ["Sweep", "learn", "random_starts"]

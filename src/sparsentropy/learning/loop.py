@@ -30,6 +30,7 @@ REVIVE_EVERY = 7
 COLD_ITERATIONS = 30  # of the E-step at its very first call
 WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
 MOST_ITERATIONS = 128
+CLEARLY = 1.0  # nats per data point
 SHORTER = 0.3
 CAP = 0.5  # longest way an atom of unit length may go in one accelerated sweep
 SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
@@ -75,7 +76,6 @@ class _State:
     posteriors: Sequence[AbstractPosterior]
     statistics: Statistics
     bound: float
-    penalty: Tensor | None
     memory: quasi_newton.Memory = NOTHING
     iterations: int = WARM_ITERATIONS
 
@@ -99,26 +99,32 @@ class _Task:
         parameters: Parameters,
         starts: Sequence[AbstractPosterior] | None,
         iterations: int,
-        penalty: Tensor | None = None,
     ) -> _State:
         """E-step over all batches at `parameters`; afterwards λ and σ² are refitted."""
         effective = self.weights.apply(em.floored(parameters, self.unit))
         posteriors, statistics = [], None
         for index, x in enumerate(self.x.split(self.batch_size)):
             before = None if starts is None else starts[index]
-            solution = self.solver(x, effective, before, max_iter=iterations, tol=0.0, penalty=penalty)
-            penalty = solution.penalty
+            solution = self.solver(x, effective, before, max_iter=iterations, tol=0.0)
             part = Statistics.of(x, solution.posterior, parameters)
             statistics = part if statistics is None else statistics + part
             posteriors.append(solution.posterior)
         assert statistics is not None, "the estimator refuses empty data"
         bound = float(entropy_elbo(statistics, parameters, self.weights))
-        return _State(statistics.fit(parameters), posteriors, statistics, bound, penalty)
+        return _State(statistics.fit(parameters), posteriors, statistics, bound)
+
+    def begin(self, starts: Sequence[Parameters]) -> _State:
+        """The first of the starts that is not clearly worse than a later one."""
+        best = self.expect(starts[0], None, COLD_ITERATIONS)
+        for parameters in starts[1:]:
+            state = self.expect(parameters, None, COLD_ITERATIONS)
+            best = state if state.bound > best.bound + CLEARLY else best
+        return best
 
 
 def learn(
     x: Tensor,
-    parameters: Parameters,
+    starts: Sequence[Parameters],
     solver: AbstractSolver,
     *,
     max_iter: int,
@@ -132,8 +138,8 @@ def learn(
     Parameters
     ----------
     x : Tensor, shape (n, d)
-    parameters : Parameters
-        Where to start; unit-length atoms.
+    starts : sequence of Parameters
+        Where to start, with unit-length atoms; a later one is taken only where it has a clearly higher bound.
     solver : AbstractSolver
     max_iter : int
         Most sweeps over all data, parts not counted.
@@ -152,13 +158,14 @@ def learn(
     """
     unit = float(x.square().mean().sqrt())
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
-    sizes = _parts(x.shape[0], parameters.h, parameters.d)
+    sizes, parameters = _parts(x.shape[0], starts[0].h, starts[0].d), None
     for rows in sizes:
-        whole = rows == x.shape[0]
+        whole, first = rows == x.shape[0], parameters is None
         task = _Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point
-        enough = tol if whole else max(tol, 0.01 * parameters.d * parameters.h / rows)
-        for sweep in _learn_part(task, parameters, max_iter, enough, first=rows == sizes[0], generator=generator):
+        enough = tol if whole else max(tol, 0.01 * starts[0].d * starts[0].h / rows)
+        state = task.begin([parameters] if parameters is not None else starts)
+        for sweep in _learn_part(task, state, max_iter, enough, first=first, generator=generator):
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
 
@@ -173,9 +180,8 @@ def _parts(n: int, h: int, d: int) -> list[int]:
 
 
 def _learn_part(
-    task: _Task, parameters: Parameters, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
+    task: _Task, state: _State, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
 ) -> Iterator[Sweep]:
-    state = task.expect(parameters, None, COLD_ITERATIONS)
     bounds = [state.bound]
     yield state.sweep()
     while len(bounds) < max_iter:
@@ -217,10 +223,10 @@ def _advance(task: _Task, state: _State, age: int) -> _State | None:
 def _revived_sweep(task: _Task, state: _State, generator: torch.Generator) -> _State | None:
     """Atoms that are off, started anew in what the model misses; kept only if the bound is higher at once."""
     error, n = _expected_error(task, state)
-    parameters = start.revive(error, n, state.parameters, generator)
+    parameters = start.revive(error, n, state.parameters, state.statistics.usage, generator)
     if parameters is None:
         return None
-    new = task.expect(parameters, state.posteriors, 2 * state.iterations, state.penalty)
+    new = task.expect(parameters, state.posteriors, 2 * state.iterations)
     return replace(new, iterations=state.iterations) if new.bound > state.bound else None
 
 
@@ -251,7 +257,7 @@ def _patiently(
     """An E-step that may not end below the bound it started from: more iterations until it does not."""
     iterations = state.iterations
     while iterations <= MOST_ITERATIONS:
-        new = task.expect(parameters, starts, iterations, state.penalty)
+        new = task.expect(parameters, starts, iterations)
         if new.bound > state.bound:
             return replace(new, iterations=state.iterations)
         starts, iterations = new.posteriors, 2 * iterations
@@ -269,7 +275,7 @@ def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
         trial = state.parameters.dictionary.double() + step * direction
         parameters, factor = state.statistics.fit(state.parameters, trial).gauged()
         parameters = replace(parameters, noise_variance=state.parameters.noise_variance)
-        new = task.expect(parameters, _scaled(state.posteriors, factor), iterations, state.penalty)
+        new = task.expect(parameters, _scaled(state.posteriors, factor), iterations)
         if new.bound > state.bound + SUFFICIENT * step * slope:
             bent = gradient * factor - quasi_newton.gradient(new.statistics, new.parameters)
             memory = state.memory.rescaled(factor).extended(step * direction / factor, bent)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.learning.em import correlation_factor
+from sparsentropy.learning.start import OFF
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics
 
@@ -48,7 +49,8 @@ class Metric:
         W = parameters.dictionary.double()
         variance = parameters.likelihood.fit(statistics.mean_error(W), statistics.d)
         factor, scale = correlation_factor(statistics.second_moment)
-        blocks = _Blocks.of(statistics, parameters) if parameters.h <= parameters.d else None
+        used = (statistics.usage >= OFF).nonzero().squeeze(1)
+        blocks = _Blocks.of(statistics, parameters, used) if 0 < len(used) <= parameters.d else None
         return cls(W, (factor, scale, statistics.n * variance), blocks)
 
     def __call__(self, gradient: Tensor) -> Tensor:
@@ -57,8 +59,7 @@ class Metric:
         plain = weight * torch.cholesky_solve((gradient / scale).T, factor).T / scale
         if self.blocks is None:
             return plain
-        inside = self.dictionary @ self.blocks.solve(self.dictionary.T @ gradient)
-        return inside + plain - self.blocks.basis @ (self.blocks.basis.T @ plain)
+        return plain.index_add(1, self.blocks.used, self.blocks.correction(gradient, plain))
 
 
 @final
@@ -66,25 +67,31 @@ class Metric:
 class _Blocks:
     """Fisher information of relative changes: [[a_hj, c_hj], [c_hj, a_jh]] for the pair (E_hj, E_jh)."""
 
+    used: Tensor  # atoms that are not off
+    dictionary: Tensor  # these atoms (d, h')
     own: Tensor  # a_hj = E[y_h²] E[ν_j² + T_jj] (h, h)
     cross: Tensor  # c_hj = E[y_h ν_h] E[y_j ν_j], without a diagonal (h, h)
     basis: Tensor  # orthonormal basis of the span of W (d, h)
 
     @classmethod
-    def of(cls, statistics: Statistics, parameters: Parameters) -> "_Blocks":
+    def of(cls, statistics: Statistics, parameters: Parameters, used: Tensor) -> "_Blocks":
         # At the optimum of the E-step the pull y equals the slope of the prior, ∂A/∂ν / λ
         scale = parameters.prior.fit(statistics.prior_statistic / statistics.n)
-        pull_square = statistics.slope_square / statistics.n / scale.square()
-        pull_code = statistics.slope_code / statistics.n / scale
-        code_square = statistics.second_moment.diagonal() / statistics.n
+        pull_square = (statistics.slope_square / statistics.n / scale.square())[used]
+        pull_code = (statistics.slope_code / statistics.n / scale)[used]
+        code_square = statistics.second_moment.diagonal()[used] / statistics.n
         own = (1 + DAMPING) * pull_square[:, None] * code_square + DAMPING
         cross = pull_code[:, None] * pull_code
         cross = cross - torch.diag(cross.diagonal())
-        return cls(own, cross, torch.linalg.qr(parameters.dictionary.double()).Q)
+        dictionary = parameters.dictionary.double()[:, used]
+        return cls(used, dictionary, own, cross, torch.linalg.qr(dictionary).Q)
 
-    def solve(self, relative: Tensor) -> Tensor:
+    def correction(self, gradient: Tensor, plain: Tensor) -> Tensor:
+        """What replaces the plain direction inside the span."""
+        relative = self.dictionary.T @ gradient[:, self.used]
         determinant = self.own * self.own.T - self.cross.square()
-        return (self.own.T * relative - self.cross * relative.T) / determinant
+        inside = self.dictionary @ ((self.own.T * relative - self.cross * relative.T) / determinant)
+        return inside - self.basis @ (self.basis.T @ plain[:, self.used])
 
 
 @final

@@ -2,10 +2,15 @@
 
 Probabilistic principal component analysis has a closed form (Tipping and Bishop, "Probabilistic Principal Component
 Analysis", JRSS B 1999): the noise variance is the mean of the discarded eigenvalues of the data's second moment, and
-the dictionary spans the kept ones, up to a rotation that Gaussian codes cannot see. Started there, with a random
-rotation, sparse coding has the scale of everything right from the first sweep and need only find the directions; and
-no atom begins its life in a place without data, where it would be switched off before it could learn. With as many
-atoms as dimensions or more, atoms are drawn from the data's second moment.
+the dictionary spans the kept ones, up to a rotation that Gaussian codes cannot see; how many are kept is found by the
+Bayesian information criterion. Started there, turned at random, sparse coding has the scale of everything right from
+the first sweep and need only find the directions; and no atom begins its life in a place without data, where it would
+be switched off before it could learn. Directions are turned only among those of similar size: one that is a thousand
+times smaller than the others but still above the noise would otherwise take very long to be told apart from them.
+
+With more atoms than kept directions there are two places to begin. A *frame* spreads all atoms over the directions. A
+*basis* gives one atom to each direction and switches the others off. Independent posteriors cannot afford a frame
+where the noise is small: each atom more than there are directions costs about log(λ/σ) nats.
 """
 
 import math
@@ -16,32 +21,51 @@ from torch import Tensor
 
 from sparsentropy.model import Parameters
 
-OFF = 0.05  # of the largest prior scale: an atom below is off
+OFF = 0.05  # usage below which an atom is off
+SIMILAR = 4.0  # ratio of variances
 MISSED = 2.0  # times what sampling alone would show
-SMALLEST_NOISE = 1e-6  # of the largest eigenvalue; data may lie in a subspace exactly
+SMALLEST_NOISE = 1e-8  # of the largest eigenvalue; data may lie in a subspace exactly
 
 
-def random_start(x: Tensor, h: int, generator: torch.Generator) -> Parameters:
-    """Parameters to start from, in the dtype of `x`.
+def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Parameters]:
+    """Parameters to start from, in the dtype of `x`: a frame and, if that is another one, a basis.
 
     Parameters
     ----------
     x : Tensor, shape (n, d)
+        Data.
     h : int
         Atoms.
     generator : torch.Generator
-        Draws the rotation.
+        Draws the rotations.
 
     Returns
     -------
-    model : Parameters
-        With unit-length atoms and prior scales such that the model has the second moment of the data.
+    list of Parameters
+        With unit-length atoms, and prior scales such that the model has the second moment of the data.
     """
     data = x.double()
-    return _from_second_moment(data.T @ data / data.shape[0], h, generator).to(x.dtype)
+    moment = data.T @ data / len(data)
+    d = moment.shape[0]
+    eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
+    rank = _rank(eigenvalues, len(data), h)
+    q, noise = max(1, rank), eigenvalues[: d - rank].mean().clamp(min=SMALLEST_NOISE * eigenvalues[-1])
+    signal, directions = (eigenvalues.flip(0)[:q] - noise).clamp(min=0.01 * noise), eigenvectors.flip(1)[:, :q]
+    # A Laplace code of scale λ has variance 2λ²
+    starts = []
+    for used in sorted({h, q}, reverse=True):
+        dictionary = _atoms(signal, directions, used, generator)
+        if used < h:
+            spare = directions @ torch.randn(q, h - used, dtype=torch.float64, generator=generator).to(directions)
+            dictionary = torch.cat([dictionary, 0.01 * noise.sqrt() * spare / spare.norm(dim=0)], 1)
+        scale = torch.full((h,), math.sqrt(0.5), dtype=torch.float64, device=moment.device)
+        starts.append(Parameters(dictionary, scale, noise).gauged()[0].to(x.dtype))
+    return starts
 
 
-def revive(error: Tensor, n: int, parameters: Parameters, generator: torch.Generator) -> Parameters | None:
+def revive(
+    error: Tensor, n: int, parameters: Parameters, usage: Tensor, generator: torch.Generator
+) -> Parameters | None:
     """Give atoms that have been switched off a new start where the model still misses something.
 
     An atom whose scale has become small grows back only as slowly as it shrank, even where it is needed. If noise is
@@ -56,6 +80,8 @@ def revive(error: Tensor, n: int, parameters: Parameters, generator: torch.Gener
     n : int
         Data points it was averaged over.
     parameters : Parameters
+    usage : Tensor, shape (h,)
+        `Statistics.usage`.
     generator : torch.Generator
 
     Returns
@@ -63,7 +89,7 @@ def revive(error: Tensor, n: int, parameters: Parameters, generator: torch.Gener
     Parameters or None
         None when no atom is off, or nothing is missing.
     """
-    off = torch.nonzero(parameters.prior_scale < OFF * parameters.prior_scale.max()).ravel()
+    off = torch.nonzero(usage < OFF).ravel()
     eigenvalues, eigenvectors = torch.linalg.eigh(error)
     noise = eigenvalues.quantile(0.25)
     edge = noise * (1 + math.sqrt(parameters.d / n)) ** 2
@@ -79,17 +105,36 @@ def revive(error: Tensor, n: int, parameters: Parameters, generator: torch.Gener
     return replace(parameters, dictionary=dictionary, prior_scale=prior_scale)
 
 
-def _from_second_moment(moment: Tensor, h: int, generator: torch.Generator) -> Parameters:
-    d = moment.shape[0]
-    eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
-    discarded = d - h if h < d else max(1, d // 2)
-    noise = eigenvalues[:discarded].mean().clamp(min=SMALLEST_NOISE * eigenvalues[-1])
-    kept = min(h, d)
-    signal = (eigenvalues[-kept:] - noise).clamp(min=0) + 0.01 * noise
-    dictionary = _rotated(signal, eigenvectors[:, -kept:], h, generator)
-    # A Laplace code of scale λ has variance 2λ²
-    scale = torch.full((h,), math.sqrt(0.5), dtype=torch.float64, device=moment.device)
-    return Parameters(dictionary, scale, noise).gauged()[0]
+def _rank(eigenvalues: Tensor, n: int, most: int) -> int:
+    """Directions that stand out of the noise, by the Bayesian information criterion of probabilistic PCA.
+
+    The maximal log likelihood of q directions is −n/2 [Σ_{i≤q} log e_i + (d − q) log ē_q] up to a constant, where ē_q
+    is the mean of the discarded eigenvalues (Tipping and Bishop 1999, equation 8); each parameter costs ½ log n.
+    """
+    d = len(eigenvalues)
+    e = eigenvalues.flip(0).clamp(min=SMALLEST_NOISE * eigenvalues[-1])
+    q = torch.arange(min(most, d - 1) + 1, dtype=e.dtype, device=e.device)
+    kept = torch.cat([e.new_zeros(1), e.log().cumsum(0)])[: len(q)]
+    rest = (e.sum() - torch.cat([e.new_zeros(1), e.cumsum(0)])[: len(q)]) / (d - q)
+    unknown = d * q - q * (q - 1) / 2 + 1
+    return int((-n / 2 * (kept + (d - q) * rest.log()) - unknown / 2 * math.log(n)).argmax())
+
+
+def _atoms(signal: Tensor, eigenvectors: Tensor, h: int, generator: torch.Generator) -> Tensor:
+    """Atoms (d, h) with W Wᵀ = Σ signal_i v_i v_iᵀ, turned at random among directions of similar size.
+
+    A rotation among all of them would put into every atom what belongs to the largest direction, and to single out
+    directions a thousand times smaller takes learning very long.
+    """
+    parts, first = [], 0
+    q = len(signal)
+    while first < q:
+        after = first + int((signal[first:] >= signal[first] / SIMILAR).sum())
+        share = round(h * (after - first) / (q - first))
+        rows = slice(first, after)
+        parts.append(_rotated(signal[rows], eigenvectors[:, rows], share, generator))
+        h, first = h - share, after
+    return torch.cat(parts, 1)
 
 
 def _rotated(signal: Tensor, eigenvectors: Tensor, h: int, generator: torch.Generator) -> Tensor:
