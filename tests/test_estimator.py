@@ -537,7 +537,7 @@ def test_a_part_of_the_data_never_wins_against_all_of_it():
 
 
 def test_too_few_sweeps_are_reported():
-    with pytest.warns(ConvergenceWarning, match=r"max_iter=2 sweeps .* raise max_iter") as caught:
+    with pytest.warns(ConvergenceWarning, match=r"max_iter=2 sweeps; raise max_iter") as caught:
         model = new(max_iter=2).fit(X)
     assert caught[0].filename == __file__
     assert (model.n_iter_, model.converged_, model.interrupted_) == (2, False, False)

@@ -119,13 +119,14 @@ def test_rotation_raises_its_objective_and_the_gradient_is_right(kind):
     V = eye.clone().requires_grad_()
     turned_objective(q, V, 80).backward()
     torch.testing.assert_close(gradient, V.grad)
-    matrix = rotation.rotate([q[:50], q[50:]], statistics, steps=5)
+    matrix, parts = rotation.rotate([q[:50], q[50:]], statistics, steps=5)
+    torch.testing.assert_close(parts[1].mean, q[50:].mean @ matrix.T)
     assert turned_objective(q, matrix, 80) > turned_objective(q, eye, 80) + 1e-3
 
 
 def test_rotation_leaves_the_fit_and_changes_the_bound_of_a_full_posterior_by_its_objective():
     _, q, parameters, statistics = case("full", n=80)
-    matrix = rotation.rotate([q], statistics, steps=3)
+    matrix, _ = rotation.rotate([q], statistics, steps=3)
     turned, new = rotation.turn(matrix, statistics, parameters)
     torch.testing.assert_close(turned.mean_error(new.dictionary), statistics.mean_error(parameters.dictionary))
     moved = replace(turned, prior_statistic=q.rotated(matrix).abs_moment().sum(0))
@@ -135,8 +136,8 @@ def test_rotation_leaves_the_fit_and_changes_the_bound_of_a_full_posterior_by_it
 
 def test_rotation_at_its_optimum_stays():
     _, q, _, statistics = case("full", n=80)
-    best = rotation.rotate([q], statistics, steps=60)
-    more = rotation.rotate([q], statistics, steps=61)
+    best, _ = rotation.rotate([q], statistics, steps=60)
+    more, _ = rotation.rotate([q], statistics, steps=61)
     torch.testing.assert_close(turned_objective(q, best, 80), turned_objective(q, more, 80), atol=1e-9, rtol=0)
 
 

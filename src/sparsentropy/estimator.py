@@ -165,9 +165,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         with inputs.unchanged_on_failure(self):
             self._from_scratch(X, self.max_iter)
         if not self.converged_ and not self.interrupted_:
+            reason = f"max_iter={self.max_iter} sweeps; raise max_iter to learn on"
+            if self.n_iter_ < self.max_iter:
+                reason = f"{self.n_iter_} sweeps because rounding hid what was left; try dtype='float64'"
             warnings.warn(
-                f"SparseCoding stopped after max_iter={self.max_iter} sweeps while the bound was still rising by more "
-                f"than tol={self.tol} nats per sweep; raise max_iter to learn on.",
+                f"SparseCoding stopped while the bound could still rise by more than tol={self.tol} nats per sweep, "
+                f"after {reason}.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

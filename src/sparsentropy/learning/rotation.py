@@ -29,8 +29,10 @@ SMALLEST_CURVATURE = 1e-2
 HALVINGS = 8
 
 
-def rotate(posteriors: Sequence[AbstractPosterior], statistics: Statistics, steps: int) -> Tensor:
-    """V (h, h) with J(V) ≥ J(I), from a few quasi-Newton steps; float64.
+def rotate(
+    posteriors: Sequence[AbstractPosterior], statistics: Statistics, steps: int
+) -> tuple[Tensor, Sequence[AbstractPosterior]]:
+    """V with J(V) ≥ J(I), from a few quasi-Newton steps, and the posteriors turned by it.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ def rotate(posteriors: Sequence[AbstractPosterior], statistics: Statistics, step
 
     Returns
     -------
-    Tensor, shape (h, h)
+    tuple of Tensor (h, h), float64, and sequence of AbstractPosterior
     """
     eye = torch.eye(statistics.second_moment.shape[0], dtype=torch.float64, device=statistics.cross.device)
     view = _View.of(posteriors, eye)
@@ -52,7 +54,7 @@ def rotate(posteriors: Sequence[AbstractPosterior], statistics: Statistics, step
         if found is None:
             break
         view = found
-    return view.matrix
+    return view.matrix, view.turned
 
 
 def turn(matrix: Tensor, statistics: Statistics, parameters: Parameters) -> tuple[Statistics, Parameters]:
