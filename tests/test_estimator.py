@@ -320,6 +320,15 @@ def test_surplus_atoms_have_small_scales():
     assert (scales[5:] < 0.05).all()
 
 
+def test_ten_times_too_many_atoms_leave_the_bars_with_the_large_scales():
+    bars = make_bars(1000, seed=0)
+    model = SparseCoding(100, random_state=0).fit(bars.data)
+    match = dictionary_match(model.components_, bars.dictionary.T)
+    found = match.assignment[match.cosines > 0.8]
+    assert len(found) == 9  # ten bars span nine dimensions, and diagonal posteriors prefer a basis
+    assert model.prior_scale_[found].min() > 20 * np.delete(model.prior_scale_, found).max()
+
+
 # the same for rescaled data
 
 

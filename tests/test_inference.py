@@ -473,3 +473,44 @@ def test_no_gradient_without_data():
     _, p = problem()
     empty = torch.zeros(0, p.h, dtype=torch.float64)
     assert largest_gradient(torch.zeros(0, p.d, dtype=torch.float64), Diagonal(empty, empty), p) == 0.0
+
+
+def overcomplete(noise_std, n=200, d=8):
+    """Atoms of very different size, a singular WᵀW, and noise far below all of them."""
+    generator = torch.Generator().manual_seed(3)
+    dictionary = torch.randn(d, 2 * d, dtype=torch.float64, generator=generator)
+    used = torch.logspace(0, -2, d, dtype=torch.float64)
+    scale = torch.cat([used, torch.full((d,), 0.01 * noise_std, dtype=torch.float64)])
+    p = Parameters(dictionary, scale, torch.tensor(noise_std**2, dtype=torch.float64)).gauged()[0]
+    return p.sample(n, seed=4)[0], p
+
+
+@pytest.mark.parametrize(("d", "noise_std"), [(8, 1e-2), (8, 1e-3), (32, 1e-3), (32, 3e-4)])
+def test_float32_keeps_its_bound_where_the_noise_is_small_and_atoms_are_many(d, noise_std):
+    x, p = overcomplete(noise_std, n=50, d=d)
+    solver, x32, p32, q = DiagonalSolver(), x.float(), p.to(torch.float32), None
+    best = dense_bounds(x, solver(x, p).posterior, p).mean()
+    for _ in range(3):
+        q = solver(x32, p32, q, max_iter=200, tol=0.0).posterior
+        assert abs(dense_bounds(x, Diagonal(q.mean.double(), q.variance.double()), p).mean() - best) < 0.05
+
+
+def test_a_warm_start_keeps_the_means_when_the_noise_changes_a_little():
+    """Means kept in units of s would all move with σ, by many times s where codes are large."""
+    x, p = overcomplete(1e-3)
+    q = DiagonalSolver()(x, p).posterior
+    near = replace(p, noise_variance=1.01 * p.noise_variance)
+    one = DiagonalSolver()(x, near, q, max_iter=1, tol=0.0).posterior
+    best = DiagonalSolver()(x, near).posterior
+    assert (dense_bounds(x, best, near) - dense_bounds(x, one, near)).max() < 0.01
+
+
+@pytest.mark.parametrize("noise_std", [1.0, 0.1, 1e-2, 1e-3])
+def test_few_iterations_are_enough_after_a_small_change_of_the_dictionary(noise_std):
+    x, p = overcomplete(noise_std)
+    q = DiagonalSolver()(x, p).posterior
+    change = torch.randn(p.dictionary.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    near = replace(p, dictionary=p.dictionary + 0.01 * change).gauged()[0]
+    few = DiagonalSolver()(x, near, q, max_iter=8, tol=0.0).posterior
+    best = DiagonalSolver()(x, near).posterior
+    assert (dense_bounds(x, best, near) - dense_bounds(x, few, near)).mean() < 0.5

@@ -385,3 +385,18 @@ def test_stream_update_raises_the_bound_and_keeps_statistics_in_its_gauge():
     new_statistics, new = online.update(statistics, parameters)
     assert entropy_elbo(new_statistics, new) > entropy_elbo(statistics, parameters)
     torch.testing.assert_close(new.dictionary.norm(dim=0), torch.ones(4, dtype=torch.float64))
+
+
+def test_directions_far_smaller_than_others_are_learned_with_more_atoms_than_dimensions():
+    """Noise can only fall as far as the smallest direction that no atom covers."""
+    generator = torch.Generator().manual_seed(0)
+    size = torch.logspace(0, -3, 12, dtype=torch.float64)
+    mixing = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64, generator=generator)).Q * size
+    codes = torch.distributions.Laplace(0.0, 1.0).icdf(torch.rand(2000, 12, dtype=torch.float64, generator=generator))
+    x = codes @ mixing.T
+    last = sweeps(x, 24, DiagonalSolver(), max_iter=60, tol=1e-3)[-1]
+    # One code per direction and no noise: the exact log likelihood, less 0.048 nats for each atom that is off
+    exact = float(-(torch.log(2 * np.e * size)).sum())
+    assert last.lower_bound > exact - 0.5 - 0.05 * 13
+    assert float(last.parameters.noise_variance) ** 0.5 < 2e-3
+    assert int((last.statistics.usage > start.OFF).sum()) == 11

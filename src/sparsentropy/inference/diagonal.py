@@ -37,8 +37,9 @@ SHARE = (
     0.5  # of |w|/(λσ), where that is more than 1/λ²; 0.3 to 1 were best on patches, bars and twice as many atoms as d
 )
 # What suits most data points may not suit the few that are left: those get penalties balanced between the primal and
-# the dual residual (Boyd et al. 2011, section 3.4.1)
-RESCUE_EVERY = 30
+# the dual residual (Boyd et al. 2011, section 3.4.1), less and less often: the splitting converges only if they settle
+FIRST_RESCUE = 30
+RESCUE_GROWTH = 1.2
 ROUNDING = 10.0  # residuals below this many rounding errors of a code as large as λ do not count
 SCALE_STEPS = 3  # of the fixed point for s at given means
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
@@ -242,12 +243,13 @@ def _iterate(
     problem, certificate = splitting.problem, splitting.problem.certificate
     result, active = z.clone(), torch.arange(x.shape[0], device=x.device)
     state, pulled = _State.of(z, problem), x @ splitting.gain.T
-    iteration = 0
+    iteration, rescue = 0, FIRST_RESCUE
     while iteration < max_iter and len(active):
         old = state
         state, free = _step(splitting, pulled, old, 1.0 if iteration < PLAIN_STEPS else RELAXATION)
         iteration += 1
-        if iteration % RESCUE_EVERY == 0:
+        if iteration == rescue:
+            rescue = int(RESCUE_GROWTH * rescue)
             splitting = _Splitting.of(problem, _balanced(splitting, free, state.code, old.code))
             pulled = x[active] @ splitting.gain.T
         if certificate is not None and (iteration % LOOK_EVERY == 0 or iteration == max_iter):

@@ -3,11 +3,12 @@
 With every posterior, scale and noise variance at its optimum the bound is a function F(W). By the envelope theorem
 its gradient is that of the ELBO at fixed posteriors, ((Σ xνᵀ) − W Σ(ννᵀ + T))/(n σ²), so one E-step over the data
 gives the value and the slope. F is maximised by limited-memory BFGS (Liu and Nocedal, 1989). What makes it fast is
-the metric it starts from. For h ≤ d, dictionaries change in two ways that have nothing to do with each other: inside
-their own span, W → W(I + E), where the curvature is that of an independent component analysis of noisy data — the
-Fisher information, 2×2 blocks for the pairs (E_hj, E_jh) made of the moments E[y_h²], E[ν_j²] and E[y_h ν_h] of the
-pulls y = Wᵀ(x − Wν)/σ² — and out of their span, where it is that of least squares. For h > d there is nothing outside
-the span and the blocks over-count, so least squares, the metric of EM, is used for all.
+the metric it starts from. While at most d atoms are in use, dictionaries change in two ways that have nothing to do
+with each other: inside the span of these atoms, W → W(I + E), where the curvature is that of an independent component
+analysis of noisy data — the Fisher information, 2×2 blocks for the pairs (E_hj, E_jh) made of the moments E[y_h²],
+E[ν_j²] and E[y_h ν_h] of the pulls y = Wᵀ(x − Wν)/σ² — and out of their span, where it is that of least squares. With
+more atoms in use there is nothing outside the span and the blocks over-count, so least squares, the metric of EM, is
+used for all.
 """
 
 from dataclasses import dataclass
