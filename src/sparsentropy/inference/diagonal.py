@@ -33,9 +33,7 @@ RELAXATION = 1.6  # over-relaxation of the splitting; 1.5 to 1.8 is the usual ra
 # Where the noise is small, the first iteration takes the codes to where the data want them: it must not overshoot
 PLAIN_STEPS = 2
 PENALTY = 0.4  # in units of 1/λ²; 0.1 to 0.8 were within a factor of three of the best where λ ≤ σ
-SHARE = (
-    0.5  # of |w|/(λσ), where that is more than 1/λ²; 0.3 to 1 were best on patches, bars and twice as many atoms as d
-)
+SHARE = 0.5  # of |w|/(λσ) where that is more than 1/λ²; 0.3 to 1 were best on patches, bars and for h = 2d
 # What suits most data points may not suit the few that are left: those get penalties balanced between the primal and
 # the dual residual (Boyd et al. 2011, section 3.4.1), less and less often: the splitting converges only if they settle
 FIRST_RESCUE = 30
