@@ -235,9 +235,9 @@ def test_the_bound_rises_and_is_the_score_of_the_training_data(posterior):
 
 def test_a_richer_posterior_has_a_better_bound():
     model = pickle.loads(pickle.dumps(fitted()))
-    scores = [model.set_params(posterior=name).score(HELD_OUT) for name in POSTERIORS]
-    assert scores[0] + 1e-3 < scores[1]
-    assert scores[1] < scores[2] + 1e-8  # rank 2 of 4 comes as close as the solvers' tolerance here
+    # Rank 1: with rank 2 of 4 the last two differ by less than the solvers' tolerance
+    scores = [model.set_params(posterior=name, rank=1).score(HELD_OUT) for name in POSTERIORS]
+    assert scores[0] < scores[1] < scores[2]
 
 
 @pytest.mark.parametrize("c", [1.0, 100.0])

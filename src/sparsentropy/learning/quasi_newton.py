@@ -70,15 +70,15 @@ class _Blocks:
 
     used: Tensor  # atoms that are not off
     dictionary: Tensor  # these atoms (d, h')
-    own: Tensor  # a_hj = E[y_h²] E[ν_j² + T_jj] (h, h)
-    cross: Tensor  # c_hj = E[y_h ν_h] E[y_j ν_j], without a diagonal (h, h)
-    basis: Tensor  # orthonormal basis of the span of W (d, h)
+    own: Tensor  # a_hj = E[y_h²] E[ν_j² + T_jj] (h', h')
+    cross: Tensor  # c_hj = E[y_h ν_h] E[y_j ν_j], without a diagonal (h', h')
+    basis: Tensor  # orthonormal basis of their span (d, h')
 
     @classmethod
     def of(cls, statistics: Statistics, parameters: Parameters, used: Tensor) -> "_Blocks":
         # At the optimum of the E-step the pull y equals the slope of the prior, ∂A/∂ν / λ
         scale = parameters.prior.fit(statistics.prior_statistic / statistics.n)
-        pull_square = (statistics.slope_square / statistics.n / scale.square())[used]
+        pull_square = (statistics.usage / scale.square())[used]
         pull_code = (statistics.slope_code / statistics.n / scale)[used]
         code_square = statistics.second_moment.diagonal()[used] / statistics.n
         own = (1 + DAMPING) * pull_square[:, None] * code_square + DAMPING
