@@ -9,7 +9,7 @@ import torch
 
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver, FullSolver
-from sparsentropy.learning import em, learn, loop, online, quasi_newton, random_starts, rotation, start
+from sparsentropy.learning import em, learn, loop, online, quasi_newton, random_starts, rotation, separation, start
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, Weights, entropy_elbo
@@ -163,16 +163,51 @@ def test_gradient_of_the_profile_by_finite_differences():
     torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("independent", [False, True])
 @pytest.mark.parametrize("shape", [(6, 4), (4, 4), (3, 5)])
-def test_metric_is_symmetric_and_positive(shape):
+def test_metric_is_symmetric_and_positive(shape, independent):
     d, h = shape
     x, _, parameters, _ = case(n=100, d=d, h=h)
     q = DiagonalSolver()(x, parameters).posterior
-    metric = quasi_newton.Metric.of(Statistics.of(x, q, parameters), parameters)
+    metric = quasi_newton.Metric.of(Statistics.of(x, q, parameters), parameters, independent=independent)
     basis = torch.eye(d * h, dtype=torch.float64).reshape(-1, d, h)
     matrix = torch.stack([metric(e).ravel() for e in basis])
     torch.testing.assert_close(matrix, matrix.T)
     assert torch.linalg.eigvalsh(matrix).min() > 0
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.3])
+@pytest.mark.parametrize("solver", [DiagonalSolver(), FullSolver()])
+def test_blocks_are_the_curvature_of_the_bound_where_the_model_is_right(solver, noise, monkeypatch):
+    """Second differences of F(W(I + E)), with everything else at its optimum, for atoms at right angles."""
+    monkeypatch.setattr(quasi_newton, "DAMPING", 0.0)
+    W = torch.linalg.qr(torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    wide = {"dtype": torch.float64}
+    truth = Parameters(W, torch.tensor([1.0, 0.5], **wide), torch.tensor(noise**2, **wide))
+    x = truth.sample(10_000, seed=1)[0]
+
+    def settled(parameters, q=None, rounds=20):
+        for _ in range(rounds):
+            q = solver(x, parameters, q, max_iter=100, tol=1e-9).posterior
+            statistics = Statistics.of(x, q, parameters)
+            parameters = statistics.fit(parameters)
+        return parameters, q, statistics
+
+    best, q, statistics = settled(truth)
+
+    def value(upper, lower):
+        turned = W @ torch.tensor([[1.0, upper], [lower, 1.0]], **wide)
+        parameters, _, after = settled(replace(best, dictionary=turned), q, 10)
+        return float(entropy_elbo(after, parameters))
+
+    t, at_rest = 0.01, float(entropy_elbo(statistics, best))
+    ways = ((1, 0), (0, 1), (1, 1))
+    bend = [-(value(t * a, t * b) + value(-t * a, -t * b) - 2 * at_rest) / t**2 for a, b in ways]
+    measured = torch.tensor([bend[0], bend[1], (bend[2] - bend[0] - bend[1]) / 2], **wide)
+    blocks = quasi_newton.Metric.of(statistics, best, independent=isinstance(q, Diagonal)).blocks
+    expected = torch.stack([blocks.own[0, 1], blocks.own[1, 0], blocks.cross[0, 1]])
+    # A few per cent of sampling noise in the density of codes near zero; independence changes an entry by up to one
+    torch.testing.assert_close(measured, expected, rtol=0.1, atol=0.05)
 
 
 def test_memory_solves_a_quadratic():
@@ -400,3 +435,44 @@ def test_directions_far_smaller_than_others_are_learned_with_more_atoms_than_dim
     assert last.lower_bound > exact - 0.5 - 0.05 * 13
     assert float(last.parameters.noise_variance) ** 0.5 < 2e-3
     assert int((last.statistics.usage > start.OFF).sum()) == 11
+
+
+# pairs of atoms that are mixed
+
+
+@each_posterior
+def test_gain_of_a_turn_is_that_of_the_objective_of_rotations(kind, monkeypatch):
+    monkeypatch.setattr(separation, "CHUNK", 7 * 4**2)  # 60 data points in chunks of 7
+    _, q, _, statistics = case(kind)
+    size = (statistics.second_moment.diagonal() / statistics.n).sqrt()
+    gains = separation.pairwise_gains(q, size, torch.tensor([0, 1, 3]))
+    matrix = separation.turn_by([(0, 3)], size)
+    views = [rotation._View.of([q], V) for V in (torch.eye(4, dtype=torch.float64), matrix)]
+    torch.testing.assert_close(gains[0, 2], views[1].objective - views[0].objective)
+    torch.testing.assert_close(gains, gains.T)
+
+
+def mixed(n=150):
+    """Data of two causes, and the sum and the difference of their atoms: a saddle, for the data are mirrored."""
+    W = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    truth = Parameters(W, torch.ones(2, dtype=torch.float64), torch.tensor(0.01, dtype=torch.float64))
+    x = truth.sample(n, seed=1)[0]
+    x = torch.cat([x, x - 2 * torch.outer(x @ W[:, 1], W[:, 1])])
+    halves = W @ torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
+    return x, truth, replace(truth, dictionary=halves)
+
+
+def test_turns_name_the_mixed_pair_and_none_once_it_is_apart():
+    x, truth, saddle = mixed()
+    size, used = torch.ones(2, dtype=torch.float64), torch.arange(2)
+    assert separation.turns(DiagonalSolver()(x, saddle).posterior, size, used) == [(0, 1)]
+    assert separation.turns(DiagonalSolver()(x, truth).posterior, size, used) == []
+    assert separation.turns(DiagonalSolver()(x, saddle).posterior, size, used[:0]) == []
+
+
+@pytest.mark.parametrize("solver", [DiagonalSolver(), FullSolver()])
+def test_learning_leaves_a_saddle(solver):
+    x, truth, saddle = mixed()
+    generator = torch.Generator().manual_seed(0)
+    *_, last = learn(x, [saddle], solver, max_iter=60, tol=1e-3, batch_size=1000, generator=generator)
+    assert dictionary_match(last.parameters.dictionary.T.numpy(), truth.dictionary.T.numpy()).cosines.min() > 0.99

@@ -3,9 +3,10 @@
 A *sweep* is one pass over the data: new parameters are tried, all posteriors are brought up to date from where they
 were, and the pooled bound L_H says whether the parameters are kept. Learning starts on a small random part of the
 data and moves to larger ones when the part has little more to teach, since the first thousand data points show the
-way as well as a million. On each part a few sweeps of plain EM come first, with rotations where the posterior is
-full; then accelerated sweeps (`quasi_newton`). A sweep that does not raise the bound is taken back and a shorter step
-is tried, so the bounds that are reported for a given part only ever rise.
+way as well as a million. Learning begins with a few sweeps of plain EM and, unless posteriors are independent, some
+with rotations; then come accelerated sweeps (`quasi_newton`), and where they end, pairs of atoms that are still mixed
+are turned apart (`separation`). A sweep that does not raise the bound is taken back and a shorter step is tried, so
+the bounds that are reported for a given part only ever rise.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,15 +17,14 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
-from sparsentropy.learning import em, quasi_newton, rotation, start
+from sparsentropy.learning import em, quasi_newton, rotation, separation, start
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, Statistics, Weights, entropy_elbo
-from sparsentropy.posteriors import AbstractPosterior, Full
+from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 NOTHING = quasi_newton.Memory()
 PLAIN_SWEEPS = 5  # of EM before anything else
 ROTATION_SWEEPS = 15
-SETTLED = PLAIN_SWEEPS + ROTATION_SWEEPS
 ROTATION_STEPS = 3  # in each such sweep
 REVIVE_EVERY = 7
 COLD_ITERATIONS = 30  # of the E-step at its very first call
@@ -78,6 +78,14 @@ class _State:
     bound: float
     memory: quasi_newton.Memory = NOTHING
     iterations: int = WARM_ITERATIONS
+
+    @property
+    def independent(self) -> bool:
+        """Whether codes are independent given the data; such posteriors cannot turn with the dictionary."""
+        return isinstance(self.posteriors[0], Diagonal)
+
+    def metric(self) -> quasi_newton.Metric:
+        return quasi_newton.Metric.of(self.statistics, self.parameters, independent=self.independent)
 
     def sweep(self, *, converged: bool = False) -> Sweep:
         return Sweep(self.parameters, self.bound, self.statistics, converged)
@@ -182,15 +190,21 @@ def _parts(n: int, h: int, d: int) -> list[int]:
 def _learn_part(
     task: _Task, state: _State, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
 ) -> Iterator[Sweep]:
-    bounds = [state.bound]
+    bounds, early, settling = [state.bound], first, 0
     yield state.sweep()
     while len(bounds) < max_iter:
-        age = len(bounds) + (0 if first else SETTLED)
+        age = len(bounds)
         new = _revived_sweep(task, state, generator) if age % REVIVE_EVERY == 0 else None
-        new = new or _advance(task, state, age)
+        if new is None and early:
+            new = _early_sweep(task, state, age)
+            early = new is not None
+        settling = age if early else settling
+        new = new or _late_sweep(task, state)
+        settled = _gain([*bounds, (new or state).bound], settling) < tol
+        if (settled or new is None) and (parted := _separated_sweep(task, new or state, tol)):
+            new, settled, settling = parted, False, age
         state = new or state
         bounds.append(state.bound)
-        settled = _gain(bounds, _settling(task, state) if first else 0) < tol
         yield state.sweep(converged=settled or (new is None and _promise(task, state) < WINDOW * tol))
         if settled or new is None:
             return
@@ -205,7 +219,7 @@ def _promise(task: _Task, state: _State) -> float:
     if not task.weights.plain:
         return 0.0
     gradient = quasi_newton.gradient(state.statistics, state.parameters)
-    return float((quasi_newton.Metric.of(state.statistics, state.parameters)(gradient) * gradient).sum()) / 2
+    return float((state.metric()(gradient) * gradient).sum()) / 2
 
 
 def _gain(bounds: list[float], settling: int) -> float:
@@ -213,23 +227,19 @@ def _gain(bounds: list[float], settling: int) -> float:
     return (bounds[-1] - bounds[-1 - WINDOW]) / WINDOW if len(bounds) > settling + WINDOW else float("inf")
 
 
-def _settling(task: _Task, state: _State) -> int:
-    """Sweeps before the accelerated ones begin."""
-    return PLAIN_SWEEPS + (ROTATION_SWEEPS if _rotates(task, state) else 0)
-
-
-def _rotates(task: _Task, state: _State) -> bool:
-    """Rotations are exact for full posteriors; for others the accelerated sweeps turn the dictionary."""
-    return task.weights.plain and isinstance(state.posteriors[0], Full)
-
-
-def _advance(task: _Task, state: _State, age: int) -> _State | None:
-    """The next sweep; None when nothing raises the bound any more."""
-    if age < PLAIN_SWEEPS or not task.weights.plain:
+def _early_sweep(task: _Task, state: _State, age: int) -> _State | None:
+    """A sweep of the beginning, plain or turned; None when it is over."""
+    if age < PLAIN_SWEEPS:
         return _plain_sweep(task, state)
-    if age < SETTLED and _rotates(task, state):
+    if age < PLAIN_SWEEPS + ROTATION_SWEEPS and task.weights.plain and not state.independent:
         return _rotated_sweep(task, state)
-    return _accelerated_sweep(task, state) or _plain_sweep(task, replace(state, memory=NOTHING))
+    return None
+
+
+def _late_sweep(task: _Task, state: _State) -> _State | None:
+    """A sweep of the end; None when nothing raises the bound any more."""
+    new = _accelerated_sweep(task, state) if task.weights.plain else None
+    return new or _plain_sweep(task, replace(state, memory=NOTHING))
 
 
 def _revived_sweep(task: _Task, state: _State, generator: torch.Generator) -> _State | None:
@@ -259,7 +269,27 @@ def _rotated_sweep(task: _Task, state: _State) -> _State | None:
     matrix, turned = rotation.rotate(state.posteriors, state.statistics, ROTATION_STEPS)
     statistics, parameters = rotation.turn(matrix, state.statistics, state.parameters)
     parameters, factor = em.update(statistics, parameters, task.weights)
-    return _patiently(task, state, parameters, _scaled(turned, factor))
+    new = task.expect(parameters, _scaled(turned, factor), state.iterations)
+    return replace(new, iterations=state.iterations) if new.bound > state.bound else None
+
+
+def _separated_sweep(task: _Task, state: _State, tol: float) -> _State | None:
+    """Turn pairs of atoms that learning has left mixed; None when that does not raise the bound."""
+    if not task.weights.plain:
+        return None
+    statistics = state.statistics
+    size = (statistics.second_moment.diagonal() / statistics.n).sqrt()
+    pairs = separation.turns(state.posteriors[0], size, (statistics.usage >= start.OFF).nonzero().ravel())
+    while pairs:
+        matrix = separation.turn_by(pairs, size)
+        turned, parameters = rotation.turn(matrix, statistics, state.parameters)
+        parameters, factor = em.update(turned, parameters)
+        starts = _scaled([q.rotated(matrix.to(q.mean.dtype)) for q in state.posteriors], factor)
+        new = task.expect(parameters, starts, 2 * state.iterations)
+        if new.bound > state.bound + WINDOW * tol:
+            return replace(new, iterations=state.iterations)
+        pairs = pairs[: len(pairs) // 2]
+    return None
 
 
 def _patiently(
@@ -278,7 +308,7 @@ def _patiently(
 def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
     """A quasi-Newton step on F(W), shortened until it raises the bound."""
     gradient = quasi_newton.gradient(state.statistics, state.parameters)
-    direction = state.memory.direction(gradient, quasi_newton.Metric.of(state.statistics, state.parameters))
+    direction = state.memory.direction(gradient, state.metric())
     direction = direction * (CAP / direction.norm(dim=0).clamp(min=CAP))
     slope = float((direction * gradient).sum())
     step, iterations = 1.0, state.iterations

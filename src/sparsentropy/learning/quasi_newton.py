@@ -9,6 +9,12 @@ analysis of noisy data — the Fisher information, 2×2 blocks for the pairs (E_
 E[ν_j²] and E[y_h ν_h] of the pulls y = Wᵀ(x − Wν)/σ² — and out of their span, where it is that of least squares. With
 more atoms in use there is nothing outside the span and the blocks over-count, so least squares, the metric of EM, is
 used for all.
+
+Independent posteriors make the dictionary stiffer, for they pay wherever two atoms are not at right angles. They lose
+−½ log det of the correlations that a full posterior would have, which for two atoms of unit length is ½ g_h g_j
+(w_h·w_j)², with g_h = s_h²/σ² the share of the data in what is known of a code; and by the closed forms of s and λ
+that share is E[y_h ν_h] on average. A change by E_hj and E_jh changes w_h·w_j by their sum, so g_h g_j is added to
+all four entries of the block.
 """
 
 from dataclasses import dataclass
@@ -45,13 +51,15 @@ class Metric:
     blocks: "_Blocks | None"
 
     @classmethod
-    def of(cls, statistics: Statistics, parameters: Parameters) -> "Metric":
-        """The metric at the dictionary of `parameters`."""
+    def of(cls, statistics: Statistics, parameters: Parameters, *, independent: bool) -> "Metric":
+        """The metric at the dictionary of `parameters`, of unit length; `independent` posteriors make it stiffer."""
         W = parameters.dictionary.double()
         variance = parameters.likelihood.fit(statistics.mean_error(W), statistics.d)
         factor, scale = correlation_factor(statistics.second_moment)
         used = (statistics.usage >= OFF).nonzero().squeeze(1)
-        blocks = _Blocks.of(statistics, parameters, used) if 0 < len(used) <= parameters.d else None
+        blocks = None
+        if 0 < len(used) <= parameters.d:
+            blocks = _Blocks.of(statistics, parameters, used, independent=independent)
         return cls(W, (factor, scale, statistics.n * variance), blocks)
 
     def __call__(self, gradient: Tensor) -> Tensor:
@@ -70,12 +78,12 @@ class _Blocks:
 
     used: Tensor  # atoms that are not off
     dictionary: Tensor  # these atoms (d, h')
-    own: Tensor  # a_hj = E[y_h²] E[ν_j² + T_jj] (h', h')
-    cross: Tensor  # c_hj = E[y_h ν_h] E[y_j ν_j], without a diagonal (h', h')
+    own: Tensor  # a_hj = E[y_h²] E[ν_j² + T_jj], and c_hj again for independent posteriors (h', h')
+    cross: Tensor  # c_hj = E[y_h ν_h] E[y_j ν_j], twice for independent posteriors, without a diagonal (h', h')
     basis: Tensor  # orthonormal basis of their span (d, h')
 
     @classmethod
-    def of(cls, statistics: Statistics, parameters: Parameters, used: Tensor) -> "_Blocks":
+    def of(cls, statistics: Statistics, parameters: Parameters, used: Tensor, *, independent: bool) -> "_Blocks":
         # At the optimum of the E-step the pull y equals the slope of the prior, ∂A/∂ν / λ
         scale = parameters.prior.fit(statistics.prior_statistic / statistics.n)
         pull_square = (statistics.usage / scale.square())[used]
@@ -84,6 +92,8 @@ class _Blocks:
         own = (1 + DAMPING) * pull_square[:, None] * code_square + DAMPING
         cross = pull_code[:, None] * pull_code
         cross = cross - torch.diag(cross.diagonal())
+        if independent:
+            own, cross = own + cross, 2 * cross
         dictionary = parameters.dictionary.double()[:, used]
         return cls(used, dictionary, own, cross, torch.linalg.qr(dictionary).Q)
 
