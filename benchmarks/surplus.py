@@ -44,13 +44,14 @@ def measured(posterior: str, seed: int, max_iter: int) -> tuple[str, ...]:
     order = np.argsort(-model.prior_scale_)
     scales, real = model.prior_scale_[order], model.components_[order[:k]]
     basis = np.linalg.qr(real.T)[0]
+    inside = np.linalg.norm(basis.T @ bars.dictionary, axis=0) / np.linalg.norm(bars.dictionary, axis=0)
     found = dictionary_match(real, bars.dictionary.T).cosines >= FOUND
     return (
         f"{k}",
         f"{scales[k - 1]:.3g}",
         f"{scales[k]:.3g}",
         f"{np.median(scales[k:]):.3g}",
-        f"{np.linalg.norm(basis.T @ bars.dictionary, axis=0).min():.3f}",
+        f"{inside.min():.3f}",
         f"{found.sum()} of 10",
         f"{model.noise_variance_**0.5:.3f}",
         str(model.n_iter_),

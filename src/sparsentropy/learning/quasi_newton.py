@@ -37,8 +37,12 @@ DAMPING = 0.1  # of the Fisher blocks; relative, since their scale is 1
 def gradient(statistics: Statistics, parameters: Parameters) -> Tensor:
     """∂F/∂W (d, h) in nats per data point and code unit, float64, at the noise variance that fits W best."""
     W = parameters.dictionary.double()
-    variance = parameters.likelihood.fit(statistics.mean_error(W), statistics.d)
-    return (statistics.cross - W @ statistics.second_moment) / (statistics.n * variance)
+    return (statistics.cross - W @ statistics.second_moment) / (statistics.n * _noise_variance(statistics, parameters))
+
+
+def _noise_variance(statistics: Statistics, parameters: Parameters) -> Tensor:
+    """σ² that fits the dictionary of `parameters` best, float64."""
+    return parameters.likelihood.fit(statistics.mean_error(parameters.dictionary), statistics.d)
 
 
 @final
@@ -46,21 +50,18 @@ def gradient(statistics: Statistics, parameters: Parameters) -> Tensor:
 class Metric:
     """An approximate inverse of −∂²F/∂W², from statistics."""
 
-    dictionary: Tensor  # (d, h)
     least_squares: tuple[Tensor, Tensor, Tensor]  # Cholesky factor and scale of Σννᵀ+T, and n σ²
     blocks: "_Blocks | None"
 
     @classmethod
     def of(cls, statistics: Statistics, parameters: Parameters, *, independent: bool) -> "Metric":
         """The metric at the dictionary of `parameters`, of unit length; `independent` posteriors make it stiffer."""
-        W = parameters.dictionary.double()
-        variance = parameters.likelihood.fit(statistics.mean_error(W), statistics.d)
         factor, scale = correlation_factor(statistics.second_moment)
         used = (statistics.usage >= OFF).nonzero().squeeze(1)
         blocks = None
         if 0 < len(used) <= parameters.d:
             blocks = _Blocks.of(statistics, parameters, used, independent=independent)
-        return cls(W, (factor, scale, statistics.n * variance), blocks)
+        return cls((factor, scale, statistics.n * _noise_variance(statistics, parameters)), blocks)
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Direction (d, h) for a gradient (d, h); symmetric and positive definite."""
