@@ -22,6 +22,8 @@ from sparsentropy.folded_normal import SQRT_2, SQRT_2_OVER_PI
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior
 
+ROUNDING = 4.0  # units in the last place of |x|²/σ², a small multiple of what was seen at optima
+
 
 def duality_gap(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> Tensor:
     """Upper bound on (best diagonal bound − bound of q) for each data point.
@@ -67,10 +69,16 @@ class Certificate:
 
     def gap(self, x: Tensor, q: AbstractPosterior) -> Tensor:
         """See `duality_gap`."""
-        return self.gap_and_cost(x, q)[0]
+        return self._gap_and_cost(x, q)[0]
 
-    def gap_and_cost(self, x: Tensor, q: AbstractPosterior) -> tuple[Tensor, Tensor]:
-        """The gap, and the cost f(ν) it was computed from, whose rounding it inherits; both (n,)."""
+    def holds(self, x: Tensor, q: AbstractPosterior, tol: float) -> Tensor:
+        """Whether the gap is at most `tol` times 1 + the cost f(ν), or what rounding makes of zero; bool (n,)."""
+        gap, cost = self._gap_and_cost(x, q)
+        # Both sides of the gap are sums of terms as large as |x|²/σ²
+        rounding = ROUNDING * torch.finfo(torch.float64).eps * x.double().square().sum(1)
+        return gap <= tol * (1 + cost.abs()) + rounding / self.parameters.noise_variance
+
+    def _gap_and_cost(self, x: Tensor, q: AbstractPosterior) -> tuple[Tensor, Tensor]:
         p = self.parameters
         x, mean, scale = x.double(), q.mean.double(), q.std.double()
         residual = x - mean @ p.dictionary.T
