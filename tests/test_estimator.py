@@ -120,10 +120,17 @@ def test_parameters_are_never_changed():
 
 
 def test_grid_search_finds_the_number_of_atoms_and_the_better_posterior():
+    # Atoms that overlap: where they hardly do, as in `table`, both posteriors are as good up to what sampling hides
+    dictionary = np.random.default_rng(12).normal(size=(4, 6))
+
+    def data(seed):
+        rng = np.random.default_rng(seed)
+        return rng.laplace(size=(300, 4)) @ dictionary + 0.3 * rng.normal(size=(300, 6))
+
     grid = {"n_components": [2, 4], "posterior": ["diagonal", "full"]}
-    search = GridSearchCV(new(tol=0.01), grid, cv=2).fit(X)
+    search = GridSearchCV(new(tol=0.01), grid, cv=2).fit(data(0))
     assert search.best_params_ == {"n_components": 4, "posterior": "full"}
-    assert search.best_score_ == pytest.approx(search.best_estimator_.score(HELD_OUT), abs=0.5)
+    assert search.best_score_ == pytest.approx(search.best_estimator_.score(data(1)), abs=0.5)
 
 
 def test_pipeline_and_names_of_columns():
@@ -323,10 +330,12 @@ def test_surplus_atoms_have_small_scales():
 def test_ten_times_too_many_atoms_leave_the_bars_with_the_large_scales():
     bars = make_bars(1000, seed=0)
     model = SparseCoding(100, random_state=0).fit(bars.data)
-    match = dictionary_match(model.components_, bars.dictionary.T)
-    found = match.assignment[match.cosines > 0.8]
-    assert len(found) == 9  # ten bars span nine dimensions, and diagonal posteriors prefer a basis
-    assert model.prior_scale_[found].min() > 20 * np.delete(model.prior_scale_, found).max()
+    order = np.argsort(-model.prior_scale_)
+    # Ten bars span nine dimensions, and diagonal posteriors prefer a basis of nine atoms
+    assert model.prior_scale_[order[8]] > 20 * model.prior_scale_[order[9]]
+    basis = np.linalg.qr(model.components_[order[:9]].T)[0]
+    inside = np.linalg.norm(basis.T @ bars.dictionary, axis=0) / np.linalg.norm(bars.dictionary, axis=0)
+    assert inside.min() > 0.99
 
 
 # the same for rescaled data

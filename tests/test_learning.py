@@ -1,5 +1,6 @@
 """The M-step and the loop: every closed form is the maximiser it claims to be, and no sweep lowers the bound."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,19 @@ import torch
 
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver, FullSolver
-from sparsentropy.learning import em, learn, loop, online, quasi_newton, random_starts, rotation, separation, start
+from sparsentropy.learning import (
+    em,
+    independent,
+    learn,
+    loop,
+    online,
+    quasi_newton,
+    random_starts,
+    rotation,
+    separation,
+    start,
+)
+from sparsentropy.learning.independent import Independent
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, Weights, entropy_elbo
@@ -110,35 +123,83 @@ def turned_objective(q, matrix, n):
     return torch.linalg.slogdet(matrix).logabsdet - torch.log(turned.abs_moment().sum(0) / n).sum()
 
 
+EYE = torch.eye(4, dtype=torch.float64)
+
+
 @each_posterior
 def test_rotation_raises_its_objective_and_the_gradient_is_right(kind):
-    _, q, _, statistics = case(kind, n=80)
-    eye = torch.eye(4, dtype=torch.float64)
-    view = rotation._View.of([q[:50], q[50:]], eye)
-    gradient, _ = rotation._gradient_and_curvature([q[:50], q[50:]], view)
-    V = eye.clone().requires_grad_()
+    _, q, _, _ = case(kind, n=80)
+    view = rotation.Joint.of([q[:50], q[50:]], EYE)
+    V = EYE.clone().requires_grad_()
     turned_objective(q, V, 80).backward()
-    torch.testing.assert_close(gradient, V.grad)
-    matrix, parts = rotation.rotate([q[:50], q[50:]], statistics, steps=5)
-    torch.testing.assert_close(parts[1].mean, q[50:].mean @ matrix.T)
-    assert turned_objective(q, matrix, 80) > turned_objective(q, eye, 80) + 1e-3
+    torch.testing.assert_close(view.slopes()[0], V.grad)
+    found = rotation.rotate(view, steps=5)
+    torch.testing.assert_close(found.turned[1].mean, q[50:].mean @ found.matrix.T)
+    torch.testing.assert_close(found.objective, turned_objective(q, found.matrix, 80))
+    assert found.objective > view.objective + 1e-3
 
 
 def test_rotation_leaves_the_fit_and_changes_the_bound_of_a_full_posterior_by_its_objective():
     _, q, parameters, statistics = case("full", n=80)
-    matrix, _ = rotation.rotate([q], statistics, steps=3)
-    turned, new = rotation.turn(matrix, statistics, parameters)
+    view = rotation.rotate(rotation.Joint.of([q], EYE), steps=3)
+    turned, new = rotation.turn(view, statistics, parameters)
     torch.testing.assert_close(turned.mean_error(new.dictionary), statistics.mean_error(parameters.dictionary))
-    moved = replace(turned, prior_statistic=q.rotated(matrix).abs_moment().sum(0))
-    gain = turned_objective(q, matrix, 80) - turned_objective(q, torch.eye(4, dtype=torch.float64), 80)
+    logdet = torch.linalg.slogdet(view.matrix).logabsdet
+    moved = replace(
+        turned,
+        prior_statistic=q.rotated(view.matrix).abs_moment().sum(0),
+        entropy=statistics.entropy + statistics.n * logdet,
+    )
+    gain = turned_objective(q, view.matrix, 80) - turned_objective(q, EYE, 80)
     torch.testing.assert_close(entropy_elbo(moved, new) - entropy_elbo(statistics, parameters), gain)
 
 
-def test_rotation_at_its_optimum_stays():
-    _, q, _, statistics = case("full", n=80)
-    best, _ = rotation.rotate([q], statistics, steps=60)
-    more, _ = rotation.rotate([q], statistics, steps=61)
-    torch.testing.assert_close(turned_objective(q, best, 80), turned_objective(q, more, 80), atol=1e-9, rtol=0)
+@pytest.mark.parametrize("turning", ["joint", "independent"])
+def test_rotation_at_its_optimum_stays(turning):
+    view = rotation.Joint.of([case("full", n=80)[1]], EYE) if turning == "joint" else independent_case()[2]
+    for _ in range(40):
+        view = rotation.rotate(view, steps=10)
+    torch.testing.assert_close(rotation.rotate(view, steps=10).objective, view.objective, atol=1e-5, rtol=0)
+
+
+def independent_case(n=200):
+    """Data, their statistics, and the view of their best independent posteriors, in two batches."""
+    x, _, parameters, _ = case(n=n)
+    q = None
+    for _ in range(50):
+        q = DiagonalSolver()(x, parameters, q).posterior
+        statistics = Statistics.of(x, q, parameters)
+        parameters = statistics.fit(parameters)
+    return x, statistics, Independent.of([q[:70], q[70:]], statistics, parameters)
+
+
+def test_turned_independent_posteriors_have_the_bound_that_is_said():
+    x, statistics, view = independent_case()
+    other = view.at(EYE + 0.2 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+
+    def bound(at):
+        q = Diagonal(*(torch.cat([getattr(part, name) for part in at.turned]) for name in ("mean", "variance")))
+        parameters = replace(view.parameters, dictionary=at.dictionary)
+        after = Statistics.of(x, q, parameters)
+        turned, new = rotation.turn(at, statistics, view.parameters)
+        for name in ("cross", "second_moment", "entropy"):
+            torch.testing.assert_close(getattr(turned, name), getattr(after, name))
+        torch.testing.assert_close(new.dictionary, at.dictionary)
+        return entropy_elbo(after, parameters)
+
+    torch.testing.assert_close(bound(other) - bound(view), other.objective - view.objective)
+
+
+def test_slopes_of_independent_posteriors_are_right(monkeypatch):
+    monkeypatch.setattr(independent, "SCALE_STEPS", 200)
+    *_, view = independent_case()
+    gradient, _, _ = view.slopes()
+    step = 1e-5
+    for h, j in itertools.product(range(4), range(4)):
+        E = torch.zeros_like(EYE)
+        E[h, j] = step
+        difference = (view.at(EYE + E).objective - view.at(EYE - E).objective) / (2 * step)
+        torch.testing.assert_close(gradient[h, j], difference, atol=1e-5, rtol=1e-4)
 
 
 def profile(x, dictionary, parameters):
@@ -447,7 +508,7 @@ def test_gain_of_a_turn_is_that_of_the_objective_of_rotations(kind, monkeypatch)
     size = (statistics.second_moment.diagonal() / statistics.n).sqrt()
     gains = separation.pairwise_gains(q, size, torch.tensor([0, 1, 3]))
     matrix = separation.turn_by([(0, 3)], size)
-    views = [rotation._View.of([q], V) for V in (torch.eye(4, dtype=torch.float64), matrix)]
+    views = [rotation.Joint.of([q], V) for V in (EYE, matrix)]
     torch.testing.assert_close(gains[0, 2], views[1].objective - views[0].objective)
     torch.testing.assert_close(gains, gains.T)
 

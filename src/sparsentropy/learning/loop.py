@@ -3,10 +3,10 @@
 A *sweep* is one pass over the data: new parameters are tried, all posteriors are brought up to date from where they
 were, and the pooled bound L_H says whether the parameters are kept. Learning starts on a small random part of the
 data and moves to larger ones when the part has little more to teach, since the first thousand data points show the
-way as well as a million. Learning begins with a few sweeps of plain EM and, unless posteriors are independent, some
-with rotations; then come accelerated sweeps (`quasi_newton`), and where they end, pairs of atoms that are still mixed
-are turned apart (`separation`). A sweep that does not raise the bound is taken back and a shorter step is tried, so
-the bounds that are reported for a given part only ever rise.
+way as well as a million. Learning begins with a few sweeps of plain EM. On each part come rotations, as long as they
+gain something, then accelerated sweeps (`quasi_newton`), and where they end, pairs of atoms that are still mixed are
+turned apart (`separation`). A sweep that does not raise the bound is taken back and a shorter step is tried, so the
+bounds that are reported for a given part only ever rise.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
 from sparsentropy.learning import em, quasi_newton, rotation, separation, start
+from sparsentropy.learning.independent import Independent
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 NOTHING = quasi_newton.Memory()
 PLAIN_SWEEPS = 5  # of EM before anything else
-ROTATION_SWEEPS = 15
-ROTATION_STEPS = 3  # in each such sweep
+ROTATION_STEPS = 10  # most in a sweep
 REVIVE_EVERY = 7
 COLD_ITERATIONS = 30  # of the E-step at its very first call
 WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
@@ -190,14 +190,14 @@ def _parts(n: int, h: int, d: int) -> list[int]:
 def _learn_part(
     task: _Task, state: _State, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
 ) -> Iterator[Sweep]:
-    bounds, early, settling = [state.bound], first, 0
+    bounds, early, settling = [state.bound], task.weights.plain, 0
     yield state.sweep()
     while len(bounds) < max_iter:
         age = len(bounds)
         new = _revived_sweep(task, state, generator) if age % REVIVE_EVERY == 0 else None
         if new is None and early:
-            new = _early_sweep(task, state, age)
-            early = new is not None
+            new = _plain_sweep(task, state) if first and age < PLAIN_SWEEPS else _rotated_sweep(task, state)
+            early = new is not None and (age < PLAIN_SWEEPS or new.bound > state.bound + tol)
         settling = age if early else settling
         new = new or _late_sweep(task, state)
         settled = _gain([*bounds, (new or state).bound], settling) < tol
@@ -225,15 +225,6 @@ def _promise(task: _Task, state: _State) -> float:
 def _gain(bounds: list[float], settling: int) -> float:
     """Mean gain of the last sweeps; infinite while too few were made with the step that is used to the end."""
     return (bounds[-1] - bounds[-1 - WINDOW]) / WINDOW if len(bounds) > settling + WINDOW else float("inf")
-
-
-def _early_sweep(task: _Task, state: _State, age: int) -> _State | None:
-    """A sweep of the beginning, plain or turned; None when it is over."""
-    if age < PLAIN_SWEEPS:
-        return _plain_sweep(task, state)
-    if age < PLAIN_SWEEPS + ROTATION_SWEEPS and task.weights.plain and not state.independent:
-        return _rotated_sweep(task, state)
-    return None
 
 
 def _late_sweep(task: _Task, state: _State) -> _State | None:
@@ -266,10 +257,22 @@ def _plain_sweep(task: _Task, state: _State) -> _State | None:
 
 
 def _rotated_sweep(task: _Task, state: _State) -> _State | None:
-    matrix, turned = rotation.rotate(state.posteriors, state.statistics, ROTATION_STEPS)
-    statistics, parameters = rotation.turn(matrix, state.statistics, state.parameters)
-    parameters, factor = em.update(statistics, parameters, task.weights)
-    new = task.expect(parameters, _scaled(turned, factor), state.iterations)
+    return _turned_sweep(task, state, rotation.rotate(_view(state), ROTATION_STEPS))
+
+
+def _view(state: _State) -> rotation.AbstractView:
+    """The posteriors before any turn."""
+    if state.independent:
+        return Independent.of(state.posteriors, state.statistics, state.parameters)
+    eye = torch.eye(state.parameters.h, dtype=torch.float64, device=state.parameters.dictionary.device)
+    return rotation.Joint.of(state.posteriors, eye)
+
+
+def _turned_sweep(task: _Task, state: _State, view: rotation.AbstractView) -> _State | None:
+    """Kept only if the bound is higher after the E-step."""
+    statistics, parameters = rotation.turn(view, state.statistics, state.parameters)
+    parameters, factor = em.update(statistics, parameters)
+    new = task.expect(parameters, _scaled(view.turned, factor), state.iterations)
     return replace(new, iterations=state.iterations) if new.bound > state.bound else None
 
 
@@ -281,13 +284,9 @@ def _separated_sweep(task: _Task, state: _State, tol: float) -> _State | None:
     size = (statistics.second_moment.diagonal() / statistics.n).sqrt()
     pairs = separation.turns(state.posteriors[0], size, (statistics.usage >= start.OFF).nonzero().ravel())
     while pairs:
-        matrix = separation.turn_by(pairs, size)
-        turned, parameters = rotation.turn(matrix, statistics, state.parameters)
-        parameters, factor = em.update(turned, parameters)
-        starts = _scaled([q.rotated(matrix.to(q.mean.dtype)) for q in state.posteriors], factor)
-        new = task.expect(parameters, starts, 2 * state.iterations)
-        if new.bound > state.bound + WINDOW * tol:
-            return replace(new, iterations=state.iterations)
+        new = _turned_sweep(task, state, _view(state).at(separation.turn_by(pairs, size)))
+        if new is not None and new.bound > state.bound + WINDOW * tol:
+            return new
         pairs = pairs[: len(pairs) // 2]
     return None
 

@@ -8,13 +8,14 @@ change W → W V⁻¹, ν → V ν, T → V T Vᵀ keeps W ν and tr(WᵀW T), s
 changes: the likelihood of an independent component analysis of the posteriors. It is maximised by relative
 quasi-Newton steps V = I + E with 2×2 blocks of curvature (as in Ablin, Cardoso and Gramfort, "Faster ICA by
 preconditioning with Hessian approximations", IEEE TSP 2018), capped, and with a line search on J itself. No E-step is
-needed in between. For a full posterior J is exact; for others only the marginal variances are rotated, and the next
-E-step repairs what was lost.
+needed in between. For a full posterior J is exact, and nearly so for one of low rank; an independent posterior cannot
+turn with the codes and has a J of its own (`independent`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -27,102 +28,131 @@ from sparsentropy.posteriors import AbstractPosterior
 CAP = 0.3  # largest entry of E in one step
 SMALLEST_CURVATURE = 1e-2
 HALVINGS = 8
+ENOUGH = 0.2  # of the largest gain of a step: with less, an E-step is due
 
 
-def rotate(
-    posteriors: Sequence[AbstractPosterior], statistics: Statistics, steps: int
-) -> tuple[Tensor, Sequence[AbstractPosterior]]:
-    """V with J(V) ≥ J(I), from a few quasi-Newton steps, and the posteriors turned by it.
+class AbstractView(ABC):
+    """All posteriors as seen after turning by V."""
+
+    matrix: Tensor  # V (h, h), float64
+    turned: Sequence[AbstractPosterior]  # batch by batch
+    objective: Tensor  # J(V)
+
+    @abstractmethod
+    def at(self, matrix: Tensor) -> Self:
+        """The view at another V."""
+
+    @abstractmethod
+    def slopes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """∂J/∂E, a and c (h, h): the curvature of −J for the pair (E_hj, E_jh) is [[a_hj, c_hj], [c_hj, a_jh]]."""
+
+    @abstractmethod
+    def second_moment(self, statistics: Statistics) -> Tensor:
+        """Σ ννᵀ + T of the turned posteriors (h, h), from the statistics of those before."""
+
+
+def rotate(view: AbstractView, steps: int) -> AbstractView:
+    """The view after a few quasi-Newton steps, with J no lower than before.
 
     Parameters
     ----------
-    posteriors : sequence of AbstractPosterior
-        The posteriors of all data points, batch by batch.
-    statistics : Statistics
-        Their statistics.
+    view : AbstractView
+        At V = I.
     steps : int
-        Most steps taken; fewer when no step raises J any more.
+        Most steps taken; fewer when they raise J by little.
 
     Returns
     -------
-    tuple of Tensor (h, h), float64, and sequence of AbstractPosterior
+    AbstractView
     """
-    eye = torch.eye(statistics.second_moment.shape[0], dtype=torch.float64, device=statistics.cross.device)
-    view = _View.of(posteriors, eye)
+    eye = torch.eye(len(view.matrix), dtype=torch.float64, device=view.matrix.device)
+    largest = 0.0
     for _ in range(steps):
-        found = _line_search(posteriors, view, eye, _direction(posteriors, view))
+        found = _line_search(view, eye, _direction(*view.slopes()))
         if found is None:
             break
-        view = found
-    return view.matrix, view.turned
+        gain, view = float(found.objective - view.objective), found
+        largest = max(largest, gain)
+        if gain < ENOUGH * largest:
+            break
+    return view
 
 
-def turn(matrix: Tensor, statistics: Statistics, parameters: Parameters) -> tuple[Statistics, Parameters]:
+def turn(view: AbstractView, statistics: Statistics, parameters: Parameters) -> tuple[Statistics, Parameters]:
     """W V⁻¹ and the sums of the turned codes; prior sums are left for the next E-step, which needs only W, λ and σ²."""
-    inverse = torch.linalg.inv(matrix)
     turned = replace(
         statistics,
-        cross=statistics.cross @ matrix.T,
-        second_moment=matrix @ statistics.second_moment @ matrix.T,
-        entropy=statistics.entropy + statistics.n * torch.linalg.slogdet(matrix).logabsdet,
+        cross=statistics.cross @ view.matrix.T,
+        second_moment=view.second_moment(statistics),
+        entropy=torch.stack([q.entropy().sum(dtype=torch.float64) for q in view.turned]).sum(),
     )
-    dictionary = (parameters.dictionary.double() @ inverse).to(parameters.dictionary.dtype)
-    return turned, replace(parameters, dictionary=dictionary)
+    dictionary = torch.linalg.solve(view.matrix, parameters.dictionary.double(), left=False)
+    return turned, replace(parameters, dictionary=dictionary.to(parameters.dictionary.dtype))
 
 
 @final
 @dataclass(frozen=True)
-class _View:
-    """The posteriors as seen after turning by V."""
+class Joint(AbstractView):
+    """Posteriors whose covariances turn with the codes: T → V T Vᵀ."""
 
-    matrix: Tensor  # V (h, h), float64
+    posteriors: Sequence[AbstractPosterior]
+    matrix: Tensor
     turned: Sequence[AbstractPosterior]
     scale: Tensor  # λ_h = mean_n A (h,)
-    objective: Tensor  # J(V)
+    objective: Tensor
 
     @classmethod
-    def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "_View":
+    def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
+        """The view at V."""
         turned = [q.rotated(matrix.to(q.mean.dtype)) for q in posteriors]
         n = sum(len(q) for q in turned)
         scale = torch.stack([q.abs_moment().sum(0, dtype=torch.float64) for q in turned]).sum(0) / n
-        return cls(matrix, turned, scale, torch.linalg.slogdet(matrix).logabsdet - scale.log().sum())
+        objective = torch.linalg.slogdet(matrix).logabsdet - scale.log().sum()
+        return cls(posteriors, matrix, turned, scale, objective)
+
+    def at(self, matrix: Tensor) -> "Joint":
+        """The view at another V."""
+        return Joint.of(self.posteriors, matrix)
+
+    def slopes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """I − Ψ, a and 1."""
+        eye = torch.eye(len(self.scale), dtype=torch.float64, device=self.scale.device)
+        psi, a, n = torch.zeros_like(eye), torch.zeros_like(eye), 0
+        for q, turned in zip(self.posteriors, self.turned, strict=True):
+            slope = folded_normal.slopes(turned.mean, turned.std)[0]
+            bend = folded_normal.curvature(turned.mean, turned.std)
+            n += len(q)
+            # Ψ_hj = mean[erf(ν_h/(s_h√2)) ν_j + A_νν T_hj]/λ_h
+            psi += slope.T.double() @ turned.mean.double()
+            psi += q.rotated_covariance_sum(self.matrix.to(bend.dtype), bend).double()
+            # a_hj = mean[A_νν (ν_j² + T_jj)]/λ_h
+            a += (bend.T @ (turned.mean.square() + turned.variance)).double()
+        scale = n * self.scale[:, None]
+        return eye - psi / scale, a / scale, torch.ones_like(a)
+
+    def second_moment(self, statistics: Statistics) -> Tensor:
+        """V (Σ ννᵀ + T) Vᵀ."""
+        return self.matrix @ statistics.second_moment @ self.matrix.T
 
 
-def _direction(posteriors: Sequence[AbstractPosterior], view: _View) -> Tensor:
-    """Quasi-Newton direction E from the 2×2 blocks [[a_hj, 1], [1, a_jh]], capped."""
-    gradient, curvature = _gradient_and_curvature(posteriors, view)
-    a, b = curvature, curvature.T
-    # Keep the blocks positive: their smaller eigenvalue is (a + b)/2 − √(((a − b)/2)² + 1)
-    smallest = (a + b) / 2 - (((a - b) / 2).square() + 1).sqrt()
+def _direction(gradient: Tensor, a: Tensor, c: Tensor) -> Tensor:
+    """Quasi-Newton direction E from the 2×2 blocks, capped."""
+    b = a.T
+    # Keep the blocks positive: their smaller eigenvalue is (a + b)/2 − √(((a − b)/2)² + c²)
+    smallest = (a + b) / 2 - (((a - b) / 2).square() + c.square()).sqrt()
     lift = (SMALLEST_CURVATURE - smallest).clamp(min=0)
+    diagonal = gradient.diagonal() / (1 + a.diagonal())
     a, b = a + lift, b + lift
-    direction = (b * gradient - gradient.T) / (a * b - 1)
-    direction.diagonal().copy_(gradient.diagonal() / (1 + curvature.diagonal()))
+    direction = (b * gradient - c * gradient.T) / (a * b - c.square())
+    direction.diagonal().copy_(diagonal)
     return direction * (CAP / direction.abs().max().clamp(min=CAP))
 
 
-def _gradient_and_curvature(posteriors: Sequence[AbstractPosterior], view: _View) -> tuple[Tensor, Tensor]:
-    """I − Ψ and a, both (h, h), for relative changes of V."""
-    eye = torch.eye(view.scale.shape[0], dtype=torch.float64, device=view.scale.device)
-    psi, a, n = torch.zeros_like(eye), torch.zeros_like(eye), 0
-    for q, turned in zip(posteriors, view.turned, strict=True):
-        slope = folded_normal.slopes(turned.mean, turned.std)[0]
-        bend = folded_normal.curvature(turned.mean, turned.std)
-        n += len(q)
-        # Ψ_hj = mean[erf(ν_h/(s_h√2)) ν_j + A_νν T_hj]/λ_h
-        psi += slope.T.double() @ turned.mean.double()
-        psi += q.rotated_covariance_sum(view.matrix.to(bend.dtype), bend).double()
-        # a_hj = mean[A_νν (ν_j² + T_jj)]/λ_h
-        a += (bend.T @ (turned.mean.square() + turned.variance)).double()
-    scale = n * view.scale[:, None]
-    return eye - psi / scale, a / scale
-
-
-def _line_search(posteriors: Sequence[AbstractPosterior], view: _View, eye: Tensor, direction: Tensor) -> _View | None:
+def _line_search(view: AbstractView, eye: Tensor, direction: Tensor) -> AbstractView | None:
     """Halve the step until J rises; None when it never does."""
     step = 1.0
     for _ in range(HALVINGS):
-        new = _View.of(posteriors, (eye + step * direction) @ view.matrix)
+        new = view.at((eye + step * direction) @ view.matrix)
         if new.objective > view.objective:
             return new
         step /= 2
