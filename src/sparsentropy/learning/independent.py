@@ -50,7 +50,8 @@ class Independent(AbstractView):
         """The view at V = I."""
         p = parameters.to(torch.float64)
         own = torch.stack([q.variance.sum(0, dtype=torch.float64) for q in posteriors]).sum(0) / statistics.n
-        residual = statistics.mean_error(p.dictionary) - (p.dictionary.square().sum(0) * own).sum()
+        # A difference, that rounding may leave below zero where data are explained exactly
+        residual = (statistics.mean_error(p.dictionary) - (p.dictionary.square().sum(0) * own).sum()).clamp(min=0)
         eye = torch.eye(p.h, dtype=torch.float64, device=own.device)
         return _view(posteriors, parameters, residual, eye, p.prior_scale, p.noise_variance)
 

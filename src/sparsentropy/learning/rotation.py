@@ -79,13 +79,12 @@ def rotate(view: AbstractView, steps: int) -> AbstractView:
 
 
 def turn(view: AbstractView, statistics: Statistics, parameters: Parameters) -> tuple[Statistics, Parameters]:
-    """W V⁻¹ and the sums of the turned codes; prior sums are left for the next E-step, which needs only W, λ and σ²."""
-    turned = replace(
-        statistics,
-        cross=statistics.cross @ view.matrix.T,
-        second_moment=view.second_moment(statistics),
-        entropy=torch.stack([q.entropy().sum(dtype=torch.float64) for q in view.turned]).sum(),
-    )
+    """W V⁻¹ and the moments of the turned codes.
+
+    Entropy and prior sums are left as they were: an M-step for W asks for moments alone, and an E-step follows.
+    """
+    cross = statistics.cross @ view.matrix.T
+    turned = replace(statistics, cross=cross, second_moment=view.second_moment(statistics))
     dictionary = torch.linalg.solve(view.matrix, parameters.dictionary.double(), left=False)
     return turned, replace(parameters, dictionary=dictionary.to(parameters.dictionary.dtype))
 
