@@ -78,14 +78,14 @@ def test_slopes_and_curvature_by_automatic_differentiation(dtype):
 
 
 @each_dtype
-def test_far_from_zero_the_sign_is_certain_and_the_exponential_underflows(dtype):
+def test_far_from_zero_the_sign_is_certain_and_the_exponential_vanishes(dtype):
     location, scale = extremes(dtype)
     far = location != 0
     in_location, in_scale = folded_normal.slopes(location, scale)
     torch.testing.assert_close(folded_normal.mean(location, scale)[far], location[far].abs(), rtol=0, atol=0)
     torch.testing.assert_close(in_location, location.sign(), rtol=0, atol=0)
-    assert (in_scale[far] == 0).all()
-    assert (folded_normal.curvature(location, scale)[far] == 0).all()
+    assert (in_scale[far] < 1e-34).all()
+    assert (folded_normal.curvature(location, scale) * scale)[far].max() < 1e-34
 
 
 @each_dtype
@@ -142,3 +142,15 @@ def test_even_and_in_any_unit_the_same(unit, dtype):
     assert_close(torch.stack(folded_normal.slopes(unit * location, unit * scale)), torch.stack(slopes))
     curvature = folded_normal.curvature(unit * location, unit * scale) * unit
     assert_close(curvature, folded_normal.curvature(location, scale))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_bell_never_underflows_and_is_exact_before(dtype):
+    z = torch.linspace(-40, 40, 2001, dtype=dtype)
+    smallest = torch.finfo(dtype).tiny
+    assert (folded_normal.bell(z) >= smallest).all()
+    exact = torch.exp(-z.double().square()).to(dtype)
+    normal = exact > 1e3 * smallest
+    torch.testing.assert_close(
+        folded_normal.bell(z)[normal], exact[normal], rtol=2e-4 if dtype == torch.float32 else 1e-12, atol=1e-34
+    )

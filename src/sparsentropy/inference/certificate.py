@@ -101,7 +101,7 @@ class Certificate:
         # At ±1 the maximiser is at infinity, but the conjugate is not: stop just below 1
         slope = (slope * shrink).clamp(-1 + 1e-15, 1 - 1e-15)
         z = torch.erfinv(slope)
-        k = SQRT_2_OVER_PI * torch.exp(-z * z) / p.prior_scale
+        k = SQRT_2_OVER_PI * folded_normal.bell(z) / p.prior_scale
         scale = 2 / (k + torch.sqrt(k * k + 4 * self.own_precision))
         mean = SQRT_2 * z * scale
         conjugate = slope / p.prior_scale * mean - self._code_cost(mean, scale)

@@ -24,7 +24,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sparsentropy.folded_normal import SQRT_2
+from sparsentropy.folded_normal import LOWEST, SQRT_2, bell
 from sparsentropy.inference.certificate import Certificate
 from sparsentropy.inference.polish import polished
 from sparsentropy.inference.solution import (
@@ -119,7 +119,7 @@ class _Problem:
 
     def best_scale(self, z: Tensor) -> Tensor:
         """Best s = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π)."""
-        bend = torch.exp(-z * z) * (self.steepness / math.sqrt(2 * math.pi)).to(z.dtype)
+        bend = bell(z) * (self.steepness / math.sqrt(2 * math.pi)).to(z.dtype)
         return 1 / (bend + torch.sqrt(bend * bend + 1))
 
     def standardised(self, start: AbstractPosterior) -> Tensor:
@@ -210,7 +210,7 @@ class _State:
     def _evaluate(self, splitting: _Splitting) -> None:
         """K, √(K² + 1), s and u at z."""
         torch.mul(self.z, self.z, out=self.square)
-        torch.neg(self.square, out=self.bend).exp_().mul_(splitting.bend)
+        torch.neg(self.square, out=self.bend).clamp_(min=LOWEST[self.z.dtype]).exp_().mul_(splitting.bend)
         torch.mul(self.bend, self.bend, out=self.root).add_(1).sqrt_()
         torch.add(self.bend, self.root, out=self.scale).reciprocal_()
         torch.mul(self.z, self.scale, out=self.code)

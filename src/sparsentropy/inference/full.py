@@ -331,7 +331,7 @@ def _gap(problem: _Problem, state: _State) -> Tensor:
     dual, slope = dual * shrink, slope * shrink
     # At ±1 z is infinite: stop at the last number below 1
     z = torch.erfinv(slope.clamp(-1 + 1e-15, 1 - 1e-15))
-    k = SQRT_2_OVER_PI * torch.exp(-z * z) / scale
+    k = SQRT_2_OVER_PI * folded_normal.bell(z) / scale
     fenchel = (folded_normal.mean(state.mean, std) - slope * state.mean) / scale - k * std
     return (residual - dual).square().sum(1) / 2 + fenchel.sum(1) + _mismatch(state.precision * state.variance, k * std)
 

@@ -94,7 +94,7 @@ def _direction(z: Tensor, problem: _Problem) -> Tensor:
     dictionary, weight = problem.dictionary, problem.penalty
     code, _, rate = _code(z, problem.steepness)
     gradient = (code @ dictionary.T - problem.data) @ dictionary + weight * problem.share * torch.erf(z)
-    bend = problem.share * SLOPE * torch.exp(-z * z)
+    bend = problem.share * SLOPE * folded_normal.bell(z)
     # With w = du/dt: ψ'' = ρ (1 − w)/w
     w = rate / (rate + bend)
     curvature = (weight * bend / rate).clamp(LEAST, MOST)
@@ -107,7 +107,7 @@ def _direction(z: Tensor, problem: _Problem) -> Tensor:
 
 def _code(z: Tensor, steepness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Code u = z s, scale s and slope du/dz."""
-    bend = torch.exp(-z * z) * steepness / math.sqrt(2 * math.pi)
+    bend = folded_normal.bell(z) * steepness / math.sqrt(2 * math.pi)
     root = torch.sqrt(bend * bend + 1)
     scale = 1 / (bend + root)
     return z * scale, scale, scale + 2 * z * z * bend * scale / root
@@ -125,7 +125,7 @@ def _prox(target: Tensor, z: Tensor, problem: _Problem) -> Tensor:
         code, _, rate = _code(z, steepness)
         value = share * torch.erf(z) + code - size
         low, high = torch.where(value < 0, z, low), torch.where(value > 0, z, high)
-        new = z - value / (share * SLOPE * torch.exp(-z * z) + rate)
+        new = z - value / (share * SLOPE * folded_normal.bell(z) + rate)
         new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
         done = bool(((new - z).abs() <= 4 * torch.finfo(z.dtype).eps * new).all())
         z = new

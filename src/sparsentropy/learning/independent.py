@@ -111,6 +111,6 @@ def _rescaled(q: AbstractPosterior, matrix: Tensor, prior_scale: Tensor, precisi
     mean, std = q.mean @ V.T, (q.variance @ V.square().T).sqrt()
     steep, own = (SQRT_2_OVER_PI / prior_scale).to(dtype), (4 * precision).to(dtype)
     for _ in range(SCALE_STEPS):
-        k = torch.exp(-(mean / std).square() / 2) * steep
+        k = folded_normal.bell(folded_normal.standardised(mean, std)) * steep
         std = 2 / (k + torch.sqrt(k * k + own))
     return Diagonal(mean, std.square())
