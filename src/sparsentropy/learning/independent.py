@@ -107,8 +107,8 @@ def _view(
 
 def _rescaled(q: AbstractPosterior, matrix: Tensor, prior_scale: Tensor, precision: Tensor) -> Diagonal:
     """Vν, and its best scales s = 2/(k + √(k² + 4|w|²/σ²))."""
-    V, dtype = matrix.to(q.mean.dtype), q.mean.dtype
-    mean, std = q.mean @ V.T, (q.variance @ V.square().T).sqrt()
+    dtype = q.mean.dtype
+    mean, std = q.mean @ matrix.to(dtype).T, q.std
     steep, own = (SQRT_2_OVER_PI / prior_scale).to(dtype), (4 * precision).to(dtype)
     for _ in range(SCALE_STEPS):
         k = folded_normal.bell(folded_normal.standardised(mean, std)) * steep
