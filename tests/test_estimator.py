@@ -396,11 +396,7 @@ def test_a_random_state_moves_on():
     model = new(random_state=random)
     first, second = (model.fit(X).lower_bounds_[0] for _ in range(2))
     assert first != second
-    assert (
-        new(random_state=np.random.RandomState(0)).fit(X).lower_bounds_[0]
-        == first
-        == fitted(random_state=0).lower_bounds_[0]
-    )
+    assert new(random_state=np.random.RandomState(0)).fit(X).lower_bounds_[0] == first == fitted().lower_bounds_[0]
 
 
 def test_the_best_of_several_starts_is_kept():

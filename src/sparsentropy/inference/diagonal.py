@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sparsentropy.folded_normal import LOWEST, SQRT_2, bell
 from sparsentropy.inference.certificate import Certificate
-from sparsentropy.inference.polish import polished
+from sparsentropy.inference.polish import SLOPE, polished
 from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
@@ -42,7 +42,6 @@ PLAIN_STEPS = 2
 PENALTY = 0.4  # in units of α²; 0.1 to 0.8 were within a factor of three of the best where λ ≤ σ
 SHARE = 0.5  # of α where that is more than α²; 0.3 to 1 were best on patches, bars and for h = 2d
 FIRST_POLISH = 30  # data points that are open by then get Newton steps (`polish`) before every further look
-SLOPE = 2 / math.sqrt(math.pi)  # of the error function at zero
 SCALE_STEPS = 3  # of the fixed point for s at given means
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
 CHUNK = {"cpu": 2**17, "cuda": 2**24}  # codes at once

@@ -283,8 +283,9 @@ def _separated_sweep(task: _Task, state: _State, tol: float) -> _State | None:
     statistics = state.statistics
     size = (statistics.second_moment.diagonal() / statistics.n).sqrt()
     pairs = separation.turns(state.posteriors[0], size, (statistics.usage >= start.OFF).nonzero().ravel())
+    view = _view(state)
     while pairs:
-        new = _turned_sweep(task, state, _view(state).at(separation.turn_by(pairs, size)))
+        new = _turned_sweep(task, state, view.at(separation.turn_by(pairs, size)))
         if new is not None and new.bound > state.bound + WINDOW * tol:
             return new
         pairs = pairs[: len(pairs) // 2]
