@@ -17,13 +17,14 @@ from sparsentropy.inference import (
     DiagonalSolver,
     FullSolver,
     LowRankSolver,
-    diagonal,
     duality_gap,
     full_duality_gap,
     low_rank,
     polish,
 )
+from sparsentropy.inference.problem import Problem, best_scale
 from sparsentropy.inference.solution import AbstractSolver, largest_gradient
+from sparsentropy.inference.splitting import Splitting, State
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Weights, elbo_rows
 from sparsentropy.posteriors import Diagonal, Full, LowRank
@@ -517,16 +518,97 @@ def test_few_iterations_are_enough_after_a_small_change_of_the_dictionary(noise_
     assert (dense_bounds(x, best, near) - dense_bounds(x, few, near)).mean() < 0.5
 
 
+# Atoms that are off, and the quick certificate
+
+
+def with_atoms_off(dtype=torch.float64, n=40):
+    """Three atoms of nine are far narrower than the noise; those that are left are nearly at right angles."""
+    draw = generator(7)
+    atoms = torch.linalg.qr(normal(8, 8, draw=draw)).Q[:, :6] + 0.05 * normal(8, 6, draw=draw)
+    dictionary = torch.cat([atoms[:, :2], normal(8, 3, draw=draw), atoms[:, 2:]], 1)
+    scale = double([1.0, 2.0, 3e-4, 1e-4, 1e-3, 0.1, 0.7, 3.0, 0.5])
+    p = Parameters(dictionary / dictionary.norm(dim=0), scale, double(0.2**2))
+    return p.sample(n, 3)[0].to(dtype), p.to(dtype)
+
+
+def missing(x, q, p):
+    """Distance to the best bound of each data point; the duality gap is far above it where an atom is off."""
+    x, p = x.double(), p.to(torch.float64)
+    best = DiagonalSolver()(x, p).posterior
+    return elbo_rows(x, best, p) - elbo_rows(x, Diagonal(q.mean.double(), q.variance.double()), p)
+
+
+@each_dtype
+def test_atoms_that_are_off_are_taken_out_without_changing_anything(dtype):
+    x, p = with_atoms_off(dtype)
+    short, whole = Problem.of(p, exact=False), Problem.of(p, exact=True)
+    assert whole.silent is None
+    assert short.silent is not None
+    assert short.heard.tolist() == [0, 1, 5, 6, 7, 8]
+    best = DiagonalSolver()(x.double(), p.to(torch.float64)).posterior
+    few = DiagonalSolver()(x, p, max_iter=40, tol=0.0).posterior
+    near = 1e-5 if dtype == torch.float64 else 1e-3
+    assert ((few.mean - best.mean) / best.std).abs().max() < near
+    # The scale of an atom that is off is that of a code at zero; the squares of its z are left out
+    assert (few.std / best.std - 1).abs().max() < 1e-4
+    assert missing(x, few, p).max() < (1e-7 if dtype == torch.float64 else 1e-4)
+
+
+def test_what_atoms_that_are_off_cost_is_bounded():
+    _, p = with_atoms_off()
+    silent = Problem.of(p, exact=False).silent
+    assert silent is not None
+    z = torch.linspace(0, 0.1, 11, dtype=torch.float64)[:, None] * torch.ones_like(silent.scale)
+    steepness = (p.noise_variance.sqrt() / p.prior_scale)[[2, 3, 4]]
+    curvature = 2**1.5 / math.sqrt(math.pi) * steepness / silent.scale
+    code = z * best_scale(z, steepness)
+    error = 2**0.5 * steepness * torch.erf(z) - curvature * code  # of the slope
+    cost = (error.square() / (2 * curvature * (1 - 2 * z.square()))).sum(1)
+    assert (cost <= silent.idle(code)).all()
+    assert (silent.idle(2 * code[-1:]) == float("inf")).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+@each_dtype
+def test_the_quick_certificate_holds_no_more_than_the_duality_gap_allows(steps, dtype):
+    x, p = with_atoms_off(dtype)
+    splitting = Splitting.of(Problem.of(p, exact=False))
+    assert splitting.quick
+    state = State.of(splitting, x, None)
+    for number in range(1, steps + 1):
+        state.step(number)
+    true = missing(x, state.posterior(x), p)
+    rounding = 1e-4 if dtype == torch.float32 else 1e-12
+    for tol in (1e-1, 1e-3, 1e-6):
+        holds, _ = state.certified(x, tol)
+        assert (true[holds] <= tol * (1 + p.h / 2) + rounding).all()
+    assert state.certified(x, 1e3)[0].all()
+
+
+def test_codes_told_apart_well_are_solved_to_the_end_in_a_few_iterations():
+    x, p = with_atoms_off(torch.float32, n=200)
+    solution = DiagonalSolver()(x, p)
+    assert solution.cost.converged == 200
+    assert solution.cost.iterations <= 8
+    assert missing(x, solution.posterior, p).max() < 1e-4
+
+
 # Newton's method for what a splitting certifies last
 
 
 def polish_case(data):
     """The arguments of `polish` after a few iterations of the splitting."""
     x, p = data
-    problem = diagonal._Problem.of(p)
-    splitting = diagonal._Splitting.of(problem)
-    z = problem.standardised(DiagonalSolver()(x, p, max_iter=10, tol=0.0).posterior)
+    problem = Problem.of(p, exact=True)
+    splitting = Splitting.of(problem)
+    _, z = problem.started(DiagonalSolver()(x, p, max_iter=10, tol=0.0).posterior)
     return x, p, problem, (x / p.noise_variance.sqrt(), problem.atoms, problem.steepness, splitting.penalty, z)
+
+
+def placed(problem, x, z):
+    """The posterior at z."""
+    scale = best_scale(z, problem.steepness)
+    return problem.posterior(x, z * scale, scale)
 
 
 @pytest.mark.parametrize("name", ["bars", "d<h", "d>h"])
@@ -534,7 +616,7 @@ def test_polish_works_on_the_bound_and_its_slope(name):
     """Its energy is the bound up to a constant, and its direction solves the equation linearised in t."""
     x, p, problem, (data, atoms, steepness, penalty, z) = polish_case(bars(5) if name == "bars" else problem_of(name))
     own = polish._Problem(data, 2**0.5 * atoms, 2**0.5 * steepness / (2 * penalty), 2 * penalty, steepness)
-    total = polish._energy(z, own) + elbo_rows(x, problem.posterior(z), p)
+    total = polish._energy(z, own) + elbo_rows(x, placed(problem, x, z), p)
     torch.testing.assert_close(total, total[:1].expand_as(total))
 
     code, _, rate = polish._code(z, steepness)
@@ -544,8 +626,9 @@ def test_polish_works_on_the_bound_and_its_slope(name):
         bend = own.penalty * own.share * polish.SLOPE * torch.exp(-(z[row] ** 2))
         jacobian = own.dictionary.T @ own.dictionary * rate[row] + torch.diag(bend)  # of the gradient, in z
         residual = jacobian @ (move / argument[row]) + gradient[row]
-        # Not better where the data leave directions open: there the curvature is lifted, and T a difference (Woodbury)
-        assert residual.abs().max() < 1e-4 * gradient[row].abs().max()
+        # Where the data leave a direction open the curvature is lifted to `LEAST`, and T is a difference (Woodbury)
+        lifted = 2 * polish.LEAST * move.abs().max()
+        assert residual.abs().max() < 1e-4 * gradient[row].abs().max() + lifted
 
 
 def problem_of(name):
@@ -554,10 +637,9 @@ def problem_of(name):
 
 def test_polish_converges_at_once_near_the_optimum():
     x, p = problem(SHAPES["d>h"], 0.1, n=50)
-    *_, arguments = polish_case((x, p))
-    posterior = diagonal._Problem.of(p).posterior
-    assert duality_gap(x, posterior(arguments[-1]), p).max() > 1e-8
-    assert duality_gap(x, posterior(polish.polished(*arguments)), p).max() < 1e-11
+    _, _, units, arguments = polish_case((x, p))
+    assert duality_gap(x, placed(units, x, arguments[-1]), p).max() > 1e-8
+    assert duality_gap(x, placed(units, x, polish.polished(*arguments)), p).max() < 1e-11
 
 
 def test_data_points_that_a_splitting_would_not_finish_are_certified():

@@ -16,8 +16,7 @@ from torch import Tensor
 
 SQRT_2 = math.sqrt(2.0)
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
-# Where an exponential underflows, processors take ten times as long for it: the smallest exponents before that
-LOWEST = {torch.float32: -80.0, torch.float64: -700.0}
+LOG2_E = math.log2(math.e)
 
 
 def mean(location: Tensor, scale: Tensor) -> Tensor:
@@ -51,7 +50,7 @@ def standardised(location: Tensor, scale: Tensor) -> Tensor:
 
 
 def bell(z: Tensor) -> Tensor:
-    """exp(−z²), or a number near the smallest of the dtype where that is larger.
+    """exp(−z²), as a power of 2: where that becomes zero it is still fast, an exponential ten times as slow.
 
     Examples
     --------
@@ -59,7 +58,7 @@ def bell(z: Tensor) -> Tensor:
     >>> bell(torch.tensor([0.0, 1.0]))
     tensor([1.0000, 0.3679])
     """
-    return torch.mul(z, z).neg_().clamp_(min=LOWEST[z.dtype]).exp_()
+    return torch.mul(z, z).mul_(-LOG2_E).exp2_()
 
 
 def slopes(location: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

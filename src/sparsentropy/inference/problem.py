@@ -1,0 +1,158 @@
+"""The E-step of a diagonal posterior in its own units, with the atoms that are off taken out.
+
+For fixed parameters the bound of a data point is a quadratic in the mean ν plus one smooth convex function per code,
+
+    f(ν) = |x − Wν|²/2σ² + Σ_h ψ_h(ν_h),    ψ_h(ν) = min_s A(ν, s)/λ_h + s² |w_h|²/2σ² − log s.
+
+Everything about ψ is explicit in the one number z = ν/(s√2). Codes are measured here in units of √2 σ/|w|, scales in
+units of σ/|w|, so that one number α = σ/(λ|w|) is left of each atom, its steepness: with K = α exp(−z²)/√(2π) the best
+scale is s = 1/(K + √(K² + 1)), then the code is u = z s, and the slope is ψ'(u) = √2 α erf(z).
+
+An atom whose prior is far narrower than the noise is *silent*: its codes stay so near to zero that ψ is a parabola with
+the curvature c = ψ''(0) = √8/π^½ α/s(0). Such codes follow linearly from the others, and taking them out leaves the
+same problem with the data term seen through M = (I + 2 W' diag(1/c) W'ᵀ)⁻¹, W' the silent atoms. Learning switches off
+the atoms that it does not need, so this may halve the problem; the cubic term that is left out is bounded in `idle`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy.folded_normal import SQRT_2, bell
+from sparsentropy.model import Parameters
+from sparsentropy.posteriors import AbstractPosterior, Diagonal
+
+SHORTEST = 1e-6  # atoms count as so long at least, in units of σ/λ, to have a unit at all
+# Steepness from which on an atom is silent: the cost of that is far below a nano-nat. To certify the last digit of
+# float64 the slope of the prior must be known to as many digits.
+SILENT, SILENT_EXACTLY = 100.0, 1e7
+LINEAR = 0.1  # largest |z| of a silent code for which `idle` holds
+
+
+@final
+@dataclass(frozen=True)
+class Silent:
+    """Atoms that are taken out, and how their codes follow from those that are heard."""
+
+    order: Tensor  # where each atom is among those that are heard, followed by the silent ones (h,)
+    scale: Tensor  # s(0) (h'',), float64
+    from_data: Tensor  # (d, h'')
+    from_codes: Tensor  # (h', h'')
+
+    def codes(self, x: Tensor, heard: Tensor) -> Tensor:
+        """U of the silent atoms (n, h'')."""
+        return (x @ self.from_data).addmm_(heard, self.from_codes)
+
+    def joined(self, heard: Tensor, silent: Tensor | None = None) -> Tensor:
+        """Values of all atoms (n, h), those of the silent ones being s(0) by default."""
+        silent = self.scale.to(heard.dtype).expand(len(heard), -1) if silent is None else silent
+        return torch.cat([heard, silent], 1).index_select(1, self.order)
+
+    def idle(self, codes: Tensor) -> Tensor:
+        """What taking ψ for a parabola costs at most, in nats; infinite where it is none (n,).
+
+        With z' = u/s(0) the slope of ψ is between (1 − 4/3 z'²) c u and c u, and c u² is at most 2 z'²; so the error of
+        the slope, squared and divided by 2c, is at most 2 z'⁶.
+        """
+        largest = codes.div(self.scale.to(codes.dtype)).abs().amax(1)
+        bound = 2 * codes.shape[1] * largest.double().pow(6)
+        return torch.where(largest <= LINEAR, bound, torch.inf)
+
+
+@final
+@dataclass(frozen=True)
+class Problem:
+    """What all data points share."""
+
+    parameters: Parameters
+    unit: Tensor  # σ/|w| (h,), float64
+    heard: Tensor  # atoms that are not silent (h',)
+    silent: Silent | None
+    steepness: Tensor  # α of the atoms that are heard (h',), float64
+    view: Tensor  # √M/σ: the data are seen through it (d, d), float64
+    atoms: Tensor  # atoms that are heard, of unit length, seen through √M (d, h'), float64
+
+    @classmethod
+    def of(cls, parameters: Parameters, *, exact: bool) -> "Problem":
+        """In the units of these parameters; `exact` to the last digit of float64."""
+        p = parameters.to(torch.float64)
+        noise = p.noise_variance.sqrt()
+        length = torch.maximum(p.dictionary.norm(dim=0), SHORTEST * noise / p.prior_scale)
+        unit, atoms = noise / length, p.dictionary / length
+        steepness = unit / p.prior_scale
+        off = steepness >= (SILENT_EXACTLY if exact else SILENT)
+        heard, out = (~off).nonzero().ravel(), off.nonzero().ravel()
+        eye = torch.eye(p.d, dtype=torch.float64, device=atoms.device)
+        if len(out) == 0:
+            return cls(parameters, unit, heard, None, steepness, eye / noise, atoms)
+        silent, metric = _taken_out(out, heard, steepness[out], atoms, noise, parameters.dictionary.dtype)
+        values, vectors = torch.linalg.eigh(metric)
+        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        return cls(parameters, unit, heard, silent, steepness[heard], root / noise, root @ atoms[:, heard])
+
+    @property
+    def gram(self) -> Tensor:
+        """G (h', h'), the curvature of the data term in u being 2G, float64."""
+        return self.atoms.T @ self.atoms
+
+    @property
+    def pull(self) -> Tensor:
+        """B (d, h') with x B the slope of the data term at zero, over −2, float64."""
+        return self.view @ self.atoms / SQRT_2
+
+    def best_scale(self, z: Tensor) -> Tensor:
+        """Best s = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π), of the atoms that are heard."""
+        return best_scale(z, self.steepness.to(z.dtype))
+
+    def started(self, start: AbstractPosterior | None) -> tuple[Tensor, Tensor] | None:
+        """U and z of a warm start (n, h')."""
+        if start is None:
+            return None
+        mean, std = start.mean, start.std
+        if self.silent is not None:
+            mean, std = mean[:, self.heard], std[:, self.heard]
+        return mean / (SQRT_2 * self.unit[self.heard]).to(mean.dtype), mean / (SQRT_2 * std)
+
+    def posterior(self, x: Tensor, code: Tensor, scale: Tensor, out: Diagonal | None = None) -> Diagonal:
+        """The posterior of u and s (n, h'), in the units of the data; written into `out` where that is given."""
+        if out is None:
+            mean = torch.empty(len(x), self.parameters.h, dtype=code.dtype, device=code.device)
+            out = Diagonal(mean, torch.empty_like(mean))
+        if self.silent is not None:
+            code, scale = self.silent.joined(code, self.silent.codes(x, code)), self.silent.joined(scale)
+        unit = self.unit.to(code.dtype)
+        torch.mul(code, SQRT_2 * unit, out=out.mean)
+        torch.mul(scale, unit, out=out.variance).square_()
+        return out
+
+
+def best_scale(z: Tensor, steepness: Tensor) -> Tensor:
+    """S = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π).
+
+    Examples
+    --------
+    >>> best_scale(torch.tensor([0.0, 5.0]), torch.tensor(1.0))
+    tensor([0.6777, 1.0000])
+    """
+    bend = bell(z) * (steepness / math.sqrt(2 * math.pi))
+    return 1 / (bend + torch.sqrt(bend * bend + 1))
+
+
+def _taken_out(
+    out: Tensor, heard: Tensor, steepness: Tensor, atoms: Tensor, noise: Tensor, dtype: torch.dtype
+) -> tuple[Silent, Tensor]:
+    """The silent atoms, and M (d, d), float64."""
+    scale = best_scale(torch.zeros_like(steepness), steepness)
+    curvature = 2 * SQRT_2 / math.sqrt(math.pi) * steepness / scale
+    quiet = atoms[:, out]
+    # u'' = (2 W'ᵀW' + diag c)⁻¹ √2 W'ᵀ (x/σ − √2 W u)
+    system = 2 * quiet.T @ quiet + torch.diag(curvature)
+    response = torch.linalg.solve(system, SQRT_2 * quiet.T).T
+    metric = torch.eye(len(atoms), dtype=atoms.dtype, device=atoms.device) - SQRT_2 * response @ quiet.T
+    from_codes = -SQRT_2 * atoms[:, heard].T @ response
+    order = torch.cat([heard, out]).argsort()
+    silent = Silent(order, scale, (response / noise).to(dtype), from_codes.to(dtype))
+    return silent, (metric + metric.T) / 2

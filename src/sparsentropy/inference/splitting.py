@@ -1,0 +1,277 @@
+"""Diagonal posteriors by splitting: the data term and the prior take turns.
+
+The two parts of the cost (`problem`) are joined by the alternating direction method of multipliers (Boyd et al.,
+"Distributed optimization … via ADMM", 2011) with one inverse that all data points share. In the form of Douglas and
+Rachford its whole state is one array t, the argument of the prior's proximal map: with u = prox(t),
+
+    t ← t + r (v − u),    v = (G + ρ)⁻¹ (b + ρ (2u − t)),
+
+which is one product with an (h, h) matrix. The proximal map solves β erf(z) + z s = t, β = α/(√2 ρ), by a Newton step
+in z from where it was. Its slope lies near 1 + (slope at zero − 1) exp(−z²) unless an atom is steep; then the exact
+slope is taken, and bounds of |z| hold what may overshoot. Everything else are passes over arrays of codes, which is
+what costs time unless h is large, so all of them write into arrays that are there already, a chunk at a time that stays
+in the cache.
+
+The first codes are those of a Gaussian prior of the same size, at the cost of one iteration. From there on the gap
+shrinks about tenfold with each iteration where codes are told apart well, and two- to fourfold elsewhere.
+
+Where no two codes can be traded against each other, μ being the smallest eigenvalue of G, the distance to the optimum
+is at most |g|²/μ with g = G u − b + ψ'/2, which costs as much as another iteration and is good in float32.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy.folded_normal import LOG2_E, SQRT_2
+from sparsentropy.inference.problem import Problem
+from sparsentropy.posteriors import Diagonal
+
+APART = 0.2  # μ from which on codes count as told apart well
+# There G is near the identity, and with a penalty of 1 and a relaxation near 2 every iteration is nearly a solution.
+# Elsewhere the penalty is so much of α times the larger of α and SHARE, since the curvature of a prior as a whole is
+# α², and at zero α; half as much or twice as much takes up to twice as many iterations. The first codes then come from
+# other parameters or from another prior and may be far off: until they are where the data want them, no overshooting.
+PENALTY, SHARE = 0.4, 0.5
+RELAXATION, RELAXATION_APART = 1.6, 1.9
+PLAIN_STEPS = 2
+SOONER = 0.35  # part of the iterations that are enough where codes are told apart well
+STEEP, CURVED = 10.0, 2.0  # steepness, and slope of the proximal map at zero, from which on Newton steps are held
+ROUNDING = 4.0  # units in the last place of a code that may be wrong
+SLOPE = 2 / math.sqrt(math.pi)  # of the error function at zero
+
+
+@final
+@dataclass(frozen=True)
+class Splitting:
+    """The constants of an iteration, in the dtype of the data unless said otherwise."""
+
+    problem: Problem
+    penalty: Tensor  # ρ (h',), float64
+    relaxation: float  # r
+    weakest: float  # lower bound of μ; 0 where nothing is known
+    # b = x · pull (d, h'), where codes are told apart well. Elsewhere x stands for b below: b must not be rounded
+    # before it is multiplied with an inverse of G
+    pull: Tensor | None
+    gram: Tensor  # G (h', h')
+    ridge: Tensor  # b to first codes (h' or d, h')
+    inverse: Tensor  # b to r (G + ρ)⁻¹ b (h' or d, h')
+    turn: Tensor  # r ρ (G + ρ)⁻¹ − r/2 (h', h')
+    steepness: Tensor  # α (h',)
+    share: Tensor  # β (h',)
+    bend: Tensor  # K at z = 0 (h',)
+    rise: Tensor  # (slope of the proximal map at zero − 1)/`bend` (h',)
+    steep: Tensor  # slope of β erf(z) in u at zero (h',)
+    first: Tensor  # 1 − 1/slope of the proximal map at zero (h',)
+    one: Tensor
+    bounds: "_Bounds | None"  # where an atom is steep
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Splitting":
+        """For this problem."""
+        alpha, gram, dtype = problem.steepness, problem.gram, problem.parameters.dictionary.dtype
+        weakest = _weakest(gram) if gram.shape[0] <= problem.atoms.shape[0] else 0.0
+        apart = weakest >= APART
+        penalty = torch.ones_like(alpha) if apart else PENALTY * alpha * alpha.clamp(min=SHARE)
+        relaxation = RELAXATION_APART if apart else RELAXATION
+        # In float64: G may be singular, and ρ many orders smaller
+        inverse, ridge = _inverse(gram + torch.diag(penalty)), _inverse(gram + torch.diag(alpha.square() / 2))
+        pull = problem.pull
+        before = torch.eye(len(gram), dtype=pull.dtype, device=pull.device) if apart else pull
+        pinned, scale = SLOPE * alpha / (SQRT_2 * penalty), problem.best_scale(torch.zeros_like(alpha))
+        slope = pinned + scale
+        bend = alpha / math.sqrt(2 * math.pi)
+        turn = relaxation * penalty[:, None] * inverse
+        turn.diagonal().sub_(relaxation / 2)
+        return cls(
+            problem,
+            penalty,
+            relaxation,
+            weakest,
+            pull=pull.to(dtype) if apart else None,
+            gram=gram.to(dtype),
+            ridge=(before @ ridge).to(dtype),
+            inverse=(relaxation * before @ inverse).to(dtype),
+            turn=turn.to(dtype),
+            steepness=alpha.to(dtype),
+            share=(alpha / (SQRT_2 * penalty)).to(dtype),
+            bend=bend.to(dtype),
+            rise=((slope - 1) / bend).to(dtype),
+            steep=(pinned / scale).to(dtype),
+            first=(1 - 1 / slope).to(dtype),
+            one=torch.ones((), dtype=dtype, device=pull.device),
+            bounds=_Bounds.of(problem, penalty) if bool(((alpha > STEEP) | (slope > CURVED)).any()) else None,
+        )
+
+    @property
+    def quick(self) -> bool:
+        """Whether gaps can be certified without float64."""
+        return self.pull is not None
+
+    def iterations(self, most: int) -> int:
+        """So many do as much as `most` do where codes are hard to tell apart."""
+        return math.ceil(most * SOONER) if self.quick else most
+
+
+def _weakest(gram: Tensor) -> float:
+    """A lower bound of the smallest eigenvalue: 1/max Σ|G⁻¹|, or 0 where G cannot be inverted."""
+    factor, info = torch.linalg.cholesky_ex(gram)
+    if int(info) or not len(gram):
+        return 0.0
+    return 1 / float(torch.cholesky_inverse(factor).abs().sum(1).max())
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+
+
+@final
+@dataclass(frozen=True)
+class _Bounds:
+    """Bounds of |z| at the root, in the dtype of the data.
+
+    From below since s is at most 1, and erf at most its slope at 0 times z, and at most 1; from above since beyond
+    |z| = 1 both s and erf are at least what they are there.
+    """
+
+    near: Tensor  # 1/(1 + 2β/√π) (h',)
+    far: Tensor  # 1/s(1) (h',)
+    far_offset: Tensor  # β erf(1)/s(1) (h',)
+
+    @classmethod
+    def of(cls, problem: Problem, penalty: Tensor) -> "_Bounds":
+        dtype, share = problem.parameters.dictionary.dtype, problem.steepness / (SQRT_2 * penalty)
+        far = 1 / problem.best_scale(torch.ones_like(share))
+        return cls((1 / (1 + SLOPE * share)).to(dtype), far.to(dtype), (math.erf(1) * far * share).to(dtype))
+
+
+@final
+@dataclass(frozen=True)
+class State:
+    """Arrays (n, h') in which a chunk of data points is worked on; `step` changes them in place."""
+
+    splitting: Splitting
+    base: Tensor  # b, or x (n, h' or d)
+    pulled: Tensor  # r (G + ρ)⁻¹ b
+    z: Tensor
+    bend: Tensor  # K
+    scale: Tensor  # s
+    code: Tensor  # u = z s
+    target: Tensor  # t
+    work: Tensor
+    slope: Tensor
+
+    @classmethod
+    def of(cls, splitting: Splitting, x: Tensor, start: tuple[Tensor, Tensor] | None) -> "State":
+        """At u and z of a warm start, or at the codes of a Gaussian prior."""
+        base = x if splitting.pull is None else x @ splitting.pull
+        pulled = base @ splitting.inverse
+        state = cls(splitting, base, pulled, *(torch.empty_like(pulled) for _ in fields(cls)[3:]))
+        if start is None:
+            state._begin()
+        else:
+            state._resume(*start)
+        return state
+
+    def __getitem__(self, rows: Tensor) -> "State":
+        """Only some data points."""
+        return State(self.splitting, *(getattr(self, f.name)[rows] for f in fields(self)[1:]))
+
+    def step(self, number: int) -> None:
+        """An iteration; they are numbered from 1."""
+        own = self.splitting
+        plain = number <= PLAIN_STEPS and not own.quick
+        if plain:
+            self.slope.copy_(self.target)
+        torch.lerp(self.target, self.code, 2.0, out=self.work)
+        # t + r (v − u), with u = (2u − t)/2 + t/2
+        self.target.addmm_(self.work, own.turn, beta=1 - own.relaxation / 2).add_(self.pulled)
+        if plain:
+            torch.lerp(self.slope, self.target, 1 / own.relaxation, out=self.target)
+            self._prox()
+        self._prox()
+
+    def gradient(self) -> Tensor:
+        """Half the slope of the cost, G u − b + α erf(z)/√2; needs b (n, h')."""
+        torch.erf(self.z, out=self.slope).mul_(self.splitting.steepness / SQRT_2)
+        return torch.addmm(self.slope, self.code, self.splitting.gram, out=self.work).sub_(self.base)
+
+    def certified(self, x: Tensor, tol: float) -> tuple[Tensor, float]:
+        """Which gaps are at most `tol` times 1 + the cost, (n,), and the largest gradient of these in units of 1/λ."""
+        own, gradient = self.splitting, self.gradient()
+        gap = gradient.square().sum(1, dtype=torch.float64) / own.weakest
+        if own.problem.silent is not None:
+            gap += own.problem.silent.idle(own.problem.silent.codes(x, self.code))
+        # Codes as large as u are known to eps u at best, which costs its square
+        rounding = (ROUNDING * torch.finfo(x.dtype).eps) ** 2 * self.code.square().sum(1, dtype=torch.float64)
+        # The cost of a code, A/λ + s²/2 − log s, is at least 1/2
+        holds = gap <= tol * (1 + own.problem.parameters.h / 2) + rounding
+        largest = gradient[holds].div_(own.steepness / SQRT_2).abs()
+        return holds, float(largest.max()) if len(largest) else 0.0
+
+    def posterior(self, x: Tensor, out: Diagonal | None = None) -> Diagonal:
+        """The posteriors of all atoms, written into `out` where that is given."""
+        return self.splitting.problem.posterior(x, self.code, self.scale, out)
+
+    def place(self, z: Tensor) -> None:
+        """Go on from z, with the t that belongs to it."""
+        self.z.copy_(z)
+        self._evaluate()
+        torch.erf(z, out=self.target).mul_(self.splitting.share).add_(self.code)
+
+    def _begin(self) -> None:
+        """At the codes of a Gaussian prior, with the pull of the true one."""
+        own = self.splitting
+        torch.mm(self.base, own.ridge, out=self.code)
+        # t = u + β erf(z), where erf(z) is at most 1, and at most its slope at zero times u
+        torch.mul(self.code, own.steep, out=self.work)
+        torch.add(self.code, torch.clamp(self.work, -own.share, own.share, out=self.work), out=self.target)
+        # and back: z from the slope at zero for a small t, from β beyond for a large one
+        torch.clamp(self.target * own.first, -own.share, own.share, out=self.work)
+        torch.sub(self.target, self.work, out=self.z)
+        self._evaluate()
+        self._prox()
+
+    def _resume(self, code: Tensor, z: Tensor) -> None:
+        """The scales belonged to other parameters, the codes are kept."""
+        torch.erf(z, out=self.target).mul_(self.splitting.share).add_(code)
+        self.z.copy_(z)
+        self._evaluate()
+        self._prox()
+
+    def _prox(self) -> None:
+        """One Newton step in z towards β erf(z) + z s = t."""
+        own = self.splitting
+        torch.erf(self.z, out=self.work)
+        torch.addcmul(self.code, self.work, own.share, out=self.work).sub_(self.target)
+        if own.bounds is None:
+            torch.addcmul(own.one, self.bend, own.rise, out=self.slope)
+            self.z.addcdiv_(self.work, self.slope, value=-1)
+        else:
+            self._safely(own.bounds)
+        self._evaluate()
+
+    def _safely(self, bounds: _Bounds) -> None:
+        """Exact slope (2β/√π) exp(−z²) + s + z ds/dz, with ds/dz = 2 z K s²/(1 − K s); then bounds.
+
+        Where the error function is flat Newton may overshoot, in turns to either side when the sign of t changes.
+        """
+        own = self.splitting
+        held = torch.mul(self.bend, self.scale)
+        torch.div(held, 1 - held, out=self.slope).mul_(self.z).mul_(self.z).mul_(2).add_(1).mul_(self.scale)
+        self.slope.addcmul_(self.bend, SLOPE * own.share / own.bend)
+        self.z.addcdiv_(self.work, self.slope, value=-1)
+        size = self.target.abs()
+        ceiling = (size * bounds.far).sub_(bounds.far_offset).clamp_(min=1)
+        floor = torch.maximum(size * bounds.near, size - own.share)
+        sign = self.target.sign()
+        torch.clamp(self.z.mul_(sign), floor, ceiling, out=self.z).mul_(sign)
+
+    def _evaluate(self) -> None:
+        """K, s and u at z."""
+        torch.mul(self.z, self.z, out=self.bend).mul_(-LOG2_E).exp2_().mul_(self.splitting.bend)
+        torch.addcmul(self.splitting.one, self.bend, self.bend, out=self.scale).sqrt_().add_(self.bend).reciprocal_()
+        torch.mul(self.z, self.scale, out=self.code)
