@@ -134,7 +134,7 @@ def test_rotation_raises_its_objective_and_the_gradient_is_right(kind):
     turned_objective(q, V, 80).backward()
     torch.testing.assert_close(view.slopes()[0], V.grad)
     found = rotation.rotate(view, steps=5)
-    torch.testing.assert_close(found.turned[1].mean, q[50:].mean @ found.matrix.T)
+    torch.testing.assert_close(found.turned(1).mean, q[50:].mean @ found.matrix.T)
     torch.testing.assert_close(found.objective, turned_objective(q, found.matrix, 80))
     assert found.objective > view.objective + 1e-3
 
@@ -178,7 +178,9 @@ def test_turned_independent_posteriors_have_the_bound_that_is_said():
     other = view.at(EYE + 0.2 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
 
     def bound(at):
-        q = Diagonal(*(torch.cat([getattr(part, name) for part in at.turned]) for name in ("mean", "variance")))
+        q = Diagonal(
+            *(torch.cat([getattr(part, name) for part in map(at.turned, range(2))]) for name in ("mean", "variance"))
+        )
         parameters = replace(view.parameters, dictionary=at.dictionary)
         after = Statistics.of(x, q, parameters)
         turned, new = rotation.turn(at, statistics, view.parameters)

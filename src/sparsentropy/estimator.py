@@ -25,7 +25,7 @@ from sparsentropy.model import Parameters
 from sparsentropy.objectives import elbo_rows
 from sparsentropy.posteriors import AbstractPosterior
 
-BATCH_ROWS = 4096
+BATCH_ROWS = 1024  # then the arrays of a batch stay in a processor cache
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
 
 

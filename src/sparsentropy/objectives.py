@@ -116,14 +116,16 @@ class Statistics:
         residual_cross = (residual.T @ q.mean).double()  # Σ (x − Wν) νᵀ
         explained = W @ mean_square
         # |x|² = |r|² + 2 rᵀWν + |Wν|²
-        square = residual.double().square().sum() + 2 * (W * residual_cross).sum() + (W * explained).sum()
-        slope = parameters.prior.slopes(q.mean, q.std)[0]
+        square = (
+            residual.square().sum(1).sum(dtype=torch.float64) + 2 * (W * residual_cross).sum() + (W * explained).sum()
+        )
+        statistic, slope = parameters.prior.statistic_and_slope(q.mean, q.std)
         return cls(
             n=torch.tensor(float(x.shape[0]), dtype=torch.float64, device=x.device),
             square=square,
             cross=residual_cross + explained,
             second_moment=mean_square + q.covariance_sum().double(),
-            prior_statistic=parameters.prior.statistic(q).sum(0, dtype=torch.float64),
+            prior_statistic=statistic.sum(0, dtype=torch.float64),
             entropy=q.entropy().sum(dtype=torch.float64),
             slope_square=slope.square().sum(0, dtype=torch.float64),
             slope_code=(slope * q.mean).sum(0, dtype=torch.float64),

@@ -9,6 +9,7 @@ finish go on in float64.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from sparsentropy.inference.certificate import Certificate
 from sparsentropy.inference.polish import polished
 from sparsentropy.inference.problem import Problem
-from sparsentropy.inference.solution import AbstractSolver, Cost, Solution, largest_gradient
+from sparsentropy.inference.solution import AbstractSolver, Cost, Inference, Solution, largest_gradient
 from sparsentropy.inference.splitting import Splitting, State
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
@@ -56,42 +57,73 @@ class DiagonalSolver(AbstractSolver):
         tol: float | None = None,
     ) -> Solution:
         """See `AbstractSolver`."""
+        return self.at(parameters)(x, start=start, max_iter=max_iter, tol=tol)
+
+    def at(self, parameters: Parameters) -> Inference:
+        """See `AbstractSolver`."""
+        return _Prepared(parameters)
+
+
+@final
+@dataclass(frozen=True)
+class _Prepared:
+    """The solver at given parameters."""
+
+    parameters: Parameters
+
+    @cached_property
+    def splitting(self) -> Splitting:
+        return Splitting.of(Problem.of(self.parameters, exact=False))
+
+    @cached_property
+    def exact(self) -> Splitting:
+        """To the last digit of float64."""
+        return Splitting.of(Problem.of(self.parameters.to(torch.float64), exact=True))
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        return Certificate.of(self.parameters)
+
+    def __call__(
+        self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
+    ) -> Solution:
         tol = TOLERANCE[x.dtype] if tol is None else tol
-        problem = Problem.of(parameters, exact=tol > 0 and x.dtype == torch.float64)
-        splitting = Splitting.of(problem)
-        certificate = Certificate.of(parameters) if tol > 0 else None
-        mean = torch.empty(x.shape[0], parameters.h, dtype=x.dtype, device=x.device)
+        splitting = self.exact if tol > 0 and x.dtype == torch.float64 else self.splitting
+        mean = torch.empty(x.shape[0], self.parameters.h, dtype=x.dtype, device=x.device)
         variance = torch.empty_like(mean)
-        size = max(1, CHUNK[x.device.type] // parameters.h)
+        size = max(1, CHUNK[x.device.type] // self.parameters.h)
         cost = Cost(0, 0.0, 0, 0)
         for begin in range(0, x.shape[0], size):
             rows = slice(begin, begin + size)
-            state = State.of(splitting, x[rows], problem.started(None if start is None else start[rows]))
-            if certificate is None:
-                made = splitting.iterations(max_iter)
-                for number in range(made):
-                    state.step(number + 1)
-                state.posterior(x[rows], Diagonal(mean[rows], variance[rows]))
-                cost += Cost(made, float("nan"), 0, len(state.z))
-            else:
-                cost += _certified(x[rows], state, Diagonal(mean[rows], variance[rows]), certificate, max_iter, tol)
+            state = State.of(splitting, x[rows], splitting.problem.started(None if start is None else start[rows]))
+            q = Diagonal(mean[rows], variance[rows])
+            cost += (
+                self._certified(x[rows], state, q, max_iter, tol) if tol > 0 else _iterated(x[rows], state, q, max_iter)
+            )
         return Solution(Diagonal(mean, variance), cost)
 
+    def _certified(self, x: Tensor, state: State, q: Diagonal, max_iter: int, tol: float) -> Cost:
+        """Solve a chunk, and write it into q; what float32 cannot certify is finished in float64."""
+        single = x.dtype == torch.float32
+        last = min(max_iter, FLOAT32_ITERATIONS) if single else max_iter
+        left, made, gradient = _searched(x, state, q, self.certificate, range(1, last + 1), tol)
+        if single and len(left) and made < max_iter:
+            part, rest = Diagonal(q.mean[left].double(), q.variance[left].double()), x[left].double()
+            state = State.of(self.exact, rest, self.exact.problem.started(part))
+            open_, made, steepest = _searched(rest, state, part, self.certificate, range(made + 1, max_iter + 1), tol)
+            _put(q, left, part)
+            left, gradient = left[open_], max(gradient, steepest)
+        gradient = max(gradient, largest_gradient(x[left], q[left], self.parameters))
+        return Cost(made, gradient, len(q) - len(left), len(q))
 
-def _certified(x: Tensor, state: State, q: Diagonal, certificate: Certificate, max_iter: int, tol: float) -> Cost:
-    """Solve a chunk, and write it into q; what float32 cannot certify is finished in float64."""
-    parameters, single = state.splitting.problem.parameters, x.dtype == torch.float32
-    last = min(max_iter, FLOAT32_ITERATIONS) if single else max_iter
-    left, made, gradient = _searched(x, state, q, certificate, range(1, last + 1), tol)
-    if single and len(left) and made < max_iter:
-        exact = Problem.of(parameters.to(torch.float64), exact=True)
-        part = Diagonal(q.mean[left].double(), q.variance[left].double())
-        state = State.of(Splitting.of(exact), x[left].double(), exact.started(part))
-        open_, made, rest = _searched(x[left].double(), state, part, certificate, range(made + 1, max_iter + 1), tol)
-        _put(q, left, part)
-        left, gradient = left[open_], max(gradient, rest)
-    gradient = max(gradient, largest_gradient(x[left], q[left], parameters))
-    return Cost(made, gradient, len(q) - len(left), len(q))
+
+def _iterated(x: Tensor, state: State, q: Diagonal, max_iter: int) -> Cost:
+    """A fixed number of iterations."""
+    made = state.splitting.iterations(max_iter)
+    for number in range(1, made + 1):
+        state.step(number)
+    state.posterior(x, q)
+    return Cost(made, float("nan"), 0, len(q))
 
 
 def _searched(

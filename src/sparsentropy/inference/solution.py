@@ -6,10 +6,11 @@ never raises because it ran out of iterations, since a posterior that is not yet
 bound.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
@@ -88,13 +89,27 @@ class AbstractSolver(ABC):
             Most iterations for any data point.
         tol : float, optional
             Largest gap to the optimum of a data point, relative to 1 + the size of its own bound in nats; by default
-            about what the arithmetic can tell from zero. With 0 exactly `max_iter` iterations are made and nothing is
-            certified: what learning uses between its parameter steps.
+            about what the arithmetic can tell from zero. With 0 nothing is certified and as many iterations are made
+            as do what `max_iter` do on a hard problem: what learning uses between its parameter steps.
 
         Returns
         -------
         Solution
         """
+
+    def at(self, parameters: Parameters) -> "Inference":
+        """The solver with these parameters: what depends on them alone is prepared once for many calls."""
+        return functools.partial(self, parameters=parameters)
+
+
+class Inference(Protocol):
+    """A solver whose parameters are given; otherwise called as `AbstractSolver` is."""
+
+    def __call__(
+        self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
+    ) -> Solution:
+        """Infer the posteriors of x."""
+        ...
 
 
 def default_tolerance(dtype: torch.dtype) -> float:

@@ -11,6 +11,7 @@ raises it raises the bound. The steps are relative, V = I + E, as those of `rota
 [c_hj, a_jh]] where a_hj = mean[A_νν ν_j²]/λ_h + g_j and c_hj = g_h + g_j, and g_h = |w_h|² mean[s_h²]/σ².
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -18,30 +19,32 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sparsentropy import folded_normal
-from sparsentropy.folded_normal import SQRT_2_OVER_PI
+from sparsentropy.folded_normal import LOG2_E, SQRT_2
 from sparsentropy.learning.rotation import AbstractView
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 SCALE_STEPS = 3
+LEAST_USAGE = 1e-3  # atoms whose codes have less are left where they are
 
 
 @final
 @dataclass(frozen=True)
 class Independent(AbstractView):
-    """Independent posteriors after turning their means by V."""
+    """Independent posteriors after turning their means by V; nothing of the size of the data is kept."""
 
     posteriors: Sequence[AbstractPosterior]
     parameters: Parameters  # before turning
-    residual: Tensor  # mean_n |x − Wν|²
-    matrix: Tensor  # V (h, h), float64
-    dictionary: Tensor  # W V⁻¹ (d, h), float64
-    turned: Sequence[AbstractPosterior]  # Diagonal
-    prior_scale: Tensor  # λ (h,), float64
+    used: Tensor  # atoms that are turned
+    residual: Tensor  # mean_n |x − Wν|² + Σ |w_h|² s_nh² of the other atoms
+    matrix: Tensor  # V (h', h'), float64
+    dictionary: Tensor  # W V⁻¹ (d, h'), float64
+    prior_scale: Tensor  # λ (h',), float64
     noise_variance: Tensor  # σ², float64
     objective: Tensor  # J(V)
+    scaling: "_Scaling"
+    sums: "_Sums"
 
     @classmethod
     def of(
@@ -49,68 +52,122 @@ class Independent(AbstractView):
     ) -> "Independent":
         """The view at V = I."""
         p = parameters.to(torch.float64)
-        own = torch.stack([q.variance.sum(0, dtype=torch.float64) for q in posteriors]).sum(0) / statistics.n
+        used = (statistics.usage >= LEAST_USAGE).nonzero().ravel()
+        own = torch.stack([q.variance[:, used].sum(0, dtype=torch.float64) for q in posteriors]).sum(0) / statistics.n
         # A difference, that rounding may leave below zero where data are explained exactly
-        residual = (statistics.mean_error(p.dictionary) - (p.dictionary.square().sum(0) * own).sum()).clamp(min=0)
-        eye = torch.eye(p.h, dtype=torch.float64, device=own.device)
-        return _view(posteriors, parameters, residual, eye, p.prior_scale, p.noise_variance)
+        spread = (p.dictionary[:, used].square().sum(0) * own).sum()
+        residual = (statistics.mean_error(p.dictionary) - spread).clamp(min=0)
+        eye = torch.eye(len(used), dtype=torch.float64, device=own.device)
+        return _view(posteriors, parameters, used, residual, eye, p.prior_scale[used], p.noise_variance)
 
     def at(self, matrix: Tensor) -> "Independent":
         """The view at another V."""
-        return _view(self.posteriors, self.parameters, self.residual, matrix, self.prior_scale, self.noise_variance)
+        p, scale, noise = self.parameters, self.prior_scale, self.noise_variance
+        return _view(self.posteriors, p, self.used, self.residual, matrix, scale, noise)
+
+    def turned(self, index: int) -> AbstractPosterior:
+        """Means turned by V, and the best scales for them."""
+        q = self.posteriors[index]
+        code, scale = self.scaling.applied(q, self.used)
+        mean, std = code * self.scaling.unit * SQRT_2, scale * self.scaling.unit
+        if len(self.used) == q.mean.shape[1]:
+            return Diagonal(mean, std.square())
+        return Diagonal(q.mean.index_copy(1, self.used, mean), q.variance.index_copy(1, self.used, std.square()))
 
     def second_moment(self, statistics: Statistics) -> Tensor:
         """V (Σ ννᵀ) Vᵀ + diag Σ s²."""
-        means = statistics.second_moment - torch.stack([q.covariance_sum() for q in self.posteriors]).sum(0)
-        return self.matrix @ means @ self.matrix.T + torch.stack([q.covariance_sum() for q in self.turned]).sum(0)
+        matrix = self.whole(self.parameters.h)
+        spread = torch.stack([q.variance.sum(0, dtype=torch.float64) for q in self.posteriors]).sum(0)
+        means = matrix @ (statistics.second_moment - torch.diag(spread)) @ matrix.T
+        return means + torch.diag(spread.index_copy(0, self.used, self.sums.square))
 
     def slopes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """∂J/∂E and the curvatures a and c, each (h, h)."""
-        gram = self.dictionary.T @ self.dictionary
-        psi, bent, square, n = torch.zeros_like(gram), torch.zeros_like(gram), torch.zeros_like(gram[0]), 0
-        for q in self.turned:
-            std = q.std
-            slope, k = folded_normal.slopes(q.mean, std)
-            psi += (slope.T @ q.mean).double()
-            bent += ((k / std).T @ q.mean.square()).double()
-            square += q.variance.sum(0, dtype=torch.float64)
-            n += len(q)
-        spread = square / n / self.noise_variance
+        """∂J/∂E and the curvatures a and c, each (h', h')."""
+        gram, weight = self.dictionary.T @ self.dictionary, self.sums.n * self.prior_scale[:, None]
+        spread = self.sums.square / self.sums.n / self.noise_variance
         share = gram.diagonal() * spread
-        gradient = gram * spread - psi / (n * self.prior_scale[:, None])
-        return gradient, bent / (n * self.prior_scale[:, None]) + share, share + share[:, None]
+        gradient = gram * spread - self.sums.slope_code / weight
+        return gradient, self.sums.bend_square / weight + share, share + share[:, None]
+
+
+@final
+@dataclass(frozen=True)
+class _Sums:
+    """Over the data, float64."""
+
+    n: int
+    log_scale: Tensor  # Σ log s
+    absolute: Tensor  # Σ A (h',)
+    square: Tensor  # Σ s² (h',)
+    slope_code: Tensor  # Σ A_ν ν_j (h', h')
+    bend_square: Tensor  # Σ A_νν ν_j² (h', h')
+
+
+@final
+@dataclass(frozen=True)
+class _Scaling:
+    """Codes in units of √2 σ/|w|, their scales in units of σ/|w|, as in `inference.problem`."""
+
+    turn: Tensor  # ν to u (h', h')
+    unit: Tensor  # σ/|w| (h',)
+    bend: Tensor  # K at zero (h',)
+    one: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor, unit: Tensor, prior_scale: Tensor, dtype: torch.dtype) -> "_Scaling":
+        bend = unit / prior_scale / math.sqrt(2 * math.pi)
+        turn = matrix.T / (SQRT_2 * unit)
+        return cls(turn.to(dtype), unit.to(dtype), bend.to(dtype), torch.ones((), dtype=dtype, device=unit.device))
+
+    def applied(self, q: AbstractPosterior, used: Tensor) -> tuple[Tensor, Tensor]:
+        """U and s of the turned means, each (n, h')."""
+        mean, variance = q.mean, q.variance
+        if len(used) < mean.shape[1]:
+            mean, variance = mean.index_select(1, used), variance.index_select(1, used)
+        code, scale = mean @ self.turn, variance.sqrt().div_(self.unit)
+        work = torch.empty_like(code)
+        for _ in range(SCALE_STEPS):
+            # s = 1/(K + √(K² + 1))
+            torch.div(code, scale, out=work).square_().mul_(-LOG2_E).exp2_().mul_(self.bend)
+            torch.addcmul(self.one, work, work, out=scale).sqrt_().add_(work).reciprocal_()
+        return code, scale
+
+    def sums(self, q: AbstractPosterior, used: Tensor) -> tuple[Tensor, ...]:
+        """Sums over these data, in the order of `_Sums`."""
+        code, scale = self.applied(q, used)
+        unit = self.unit.double()
+        z = code / scale
+        slope, bell = torch.erf(z), z.square_().mul_(-LOG2_E).exp2_()
+        own = (code * slope).sum(0, dtype=torch.float64) * SQRT_2 + (scale * bell).sum(
+            0, dtype=torch.float64
+        ) * math.sqrt(2 / math.pi)
+        log_scale = scale.log().sum(dtype=torch.float64) + len(code) * unit.log().sum()
+        slope_code = (slope.T @ code).double() * (SQRT_2 * unit)
+        square = scale.square().sum(0, dtype=torch.float64) * unit.square()
+        bend_square = (bell.div_(scale).T @ code.square_()).double() * (2 * unit.square())
+        bend_square *= math.sqrt(2 / math.pi) / unit[:, None]
+        return log_scale, own * unit, square, slope_code, bend_square
 
 
 def _view(
     posteriors: Sequence[AbstractPosterior],
     parameters: Parameters,
+    used: Tensor,
     residual: Tensor,
     matrix: Tensor,
     prior_scale: Tensor,
     noise_variance: Tensor,
 ) -> Independent:
-    dictionary = torch.linalg.solve(matrix, parameters.dictionary.double(), left=False)
-    length = dictionary.square().sum(0)
-    turned = [_rescaled(q, matrix, prior_scale, length / noise_variance) for q in posteriors]
-    n = sum(len(q) for q in turned)
-
-    def mean(values: list[Tensor]) -> Tensor:
-        return torch.stack(values).sum(0) / n
-
-    scale = mean([q.abs_moment().sum(0, dtype=torch.float64) for q in turned])
-    square = mean([q.variance.sum(0, dtype=torch.float64) for q in turned])
-    entropy = mean([q.variance.log().sum(dtype=torch.float64) / 2 for q in turned])
-    noise = (residual + (length * square).sum()) / parameters.d
-    objective = entropy - scale.log().sum() - parameters.d / 2 * noise.log()
-    return Independent(posteriors, parameters, residual, matrix, dictionary, turned, scale, noise, objective)
-
-
-def _rescaled(q: AbstractPosterior, matrix: Tensor, prior_scale: Tensor, precision: Tensor) -> Diagonal:
-    """Vν, and its best scales s = 2/(k + √(k² + 4|w|²/σ²))."""
-    dtype = q.mean.dtype
-    mean, std = q.mean @ matrix.to(dtype).T, q.std
-    steep, own = (SQRT_2_OVER_PI / prior_scale).to(dtype), (4 * precision).to(dtype)
-    for _ in range(SCALE_STEPS):
-        k = folded_normal.bell(folded_normal.standardised(mean, std)) * steep
-        std = 2 / (k + torch.sqrt(k * k + own))
-    return Diagonal(mean, std.square())
+    dictionary = torch.linalg.solve(matrix, parameters.dictionary.double()[:, used], left=False)
+    unit = noise_variance.sqrt() / dictionary.norm(dim=0)
+    scaling = _Scaling.of(matrix, unit, prior_scale, parameters.dictionary.dtype)
+    parts = [scaling.sums(q, used) for q in posteriors]
+    totals = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
+    n = sum(len(q) for q in posteriors)
+    sums = _Sums(n, *totals)
+    scale, length = sums.absolute / n, dictionary.square().sum(0)
+    noise = (residual + (length * sums.square).sum() / n) / parameters.d
+    objective = sums.log_scale / n - scale.log().sum() - parameters.d / 2 * noise.log()
+    return Independent(
+        posteriors, parameters, used, residual, matrix, dictionary, scale, noise, objective, scaling, sums
+    )

@@ -9,7 +9,7 @@ turned apart (`separation`). A sweep that does not raise the bound is taken back
 bounds that are reported for a given part only ever rise.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -37,6 +37,7 @@ SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
 WINDOW = 5  # sweeps over which the gain is averaged before it is compared with the tolerance
 ROWS_PER_UNKNOWN = 32  # size of the first part of the data, times max(h, d)
 GROWTH = 4
+OVERFIT = 0.01
 
 
 @final
@@ -105,15 +106,15 @@ class _Task:
     def expect(
         self,
         parameters: Parameters,
-        starts: Sequence[AbstractPosterior] | None,
+        start: Callable[[int], AbstractPosterior] | None,
         iterations: int,
     ) -> _State:
-        """E-step over all batches at `parameters`; afterwards λ and σ² are refitted."""
+        """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
         effective = self.weights.apply(em.floored(parameters, self.unit))
-        posteriors, statistics = [], None
+        posteriors, statistics, inference = [], None, self.solver.at(effective)
         for index, x in enumerate(self.x.split(self.batch_size)):
-            before = None if starts is None else starts[index]
-            solution = self.solver(x, effective, before, max_iter=iterations, tol=0.0)
+            before = None if start is None else start(index)
+            solution = inference(x, start=before, max_iter=iterations, tol=0.0)
             part = Statistics.of(x, solution.posterior, parameters)
             statistics = part if statistics is None else statistics + part
             posteriors.append(solution.posterior)
@@ -171,7 +172,7 @@ def learn(
         whole, first = rows == x.shape[0], parameters is None
         task = _Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point
-        enough = tol if whole else max(tol, 0.01 * starts[0].d * starts[0].h / rows)
+        enough = tol if whole else max(tol, OVERFIT * starts[0].d * starts[0].h / rows)
         state = task.begin([parameters] if parameters is not None else starts)
         for sweep in _learn_part(task, state, max_iter, enough, first=first, generator=generator):
             parameters = sweep.parameters
@@ -239,7 +240,7 @@ def _revived_sweep(task: _Task, state: _State, generator: torch.Generator) -> _S
     parameters = start.revive(error, n, state.parameters, state.statistics.usage, generator)
     if parameters is None:
         return None
-    new = task.expect(parameters, state.posteriors, 2 * state.iterations)
+    new = task.expect(parameters, state.posteriors.__getitem__, 2 * state.iterations)
     return replace(new, iterations=state.iterations) if new.bound > state.bound else None
 
 
@@ -253,7 +254,7 @@ def _expected_error(task: _Task, state: _State) -> tuple[Tensor, int]:
 
 def _plain_sweep(task: _Task, state: _State) -> _State | None:
     parameters, factor = em.update(state.statistics, state.parameters, task.weights)
-    return _patiently(task, state, parameters, _scaled(state.posteriors, factor))
+    return _patiently(task, state, parameters, _scaled(state.posteriors.__getitem__, factor))
 
 
 def _rotated_sweep(task: _Task, state: _State) -> _State | None:
@@ -285,7 +286,7 @@ def _separated_sweep(task: _Task, state: _State, tol: float) -> _State | None:
     pairs = separation.turns(state.posteriors[0], size, (statistics.usage >= start.OFF).nonzero().ravel())
     view = _view(state)
     while pairs:
-        new = _turned_sweep(task, state, view.at(separation.turn_by(pairs, size)))
+        new = _turned_sweep(task, state, view.at(separation.turn_by(pairs, size)[view.used[:, None], view.used]))
         if new is not None and new.bound > state.bound + WINDOW * tol:
             return new
         pairs = pairs[: len(pairs) // 2]
@@ -293,15 +294,15 @@ def _separated_sweep(task: _Task, state: _State, tol: float) -> _State | None:
 
 
 def _patiently(
-    task: _Task, state: _State, parameters: Parameters, starts: Sequence[AbstractPosterior]
+    task: _Task, state: _State, parameters: Parameters, start: Callable[[int], AbstractPosterior]
 ) -> _State | None:
     """An E-step that may not end below the bound it started from: more iterations until it does not."""
     iterations = state.iterations
     while iterations <= MOST_ITERATIONS:
-        new = task.expect(parameters, starts, iterations)
+        new = task.expect(parameters, start, iterations)
         if new.bound > state.bound:
             return replace(new, iterations=state.iterations)
-        starts, iterations = new.posteriors, 2 * iterations
+        start, iterations = new.posteriors.__getitem__, 2 * iterations
     return None
 
 
@@ -316,7 +317,7 @@ def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
         trial = state.parameters.dictionary.double() + step * direction
         parameters, factor = state.statistics.fit(state.parameters, trial).gauged()
         parameters = replace(parameters, noise_variance=state.parameters.noise_variance)
-        new = task.expect(parameters, _scaled(state.posteriors, factor), iterations)
+        new = task.expect(parameters, _scaled(state.posteriors.__getitem__, factor), iterations)
         if new.bound > state.bound + SUFFICIENT * step * slope:
             bent = gradient * factor - quasi_newton.gradient(new.statistics, new.parameters)
             memory = state.memory.rescaled(factor).extended(step * direction / factor, bent)
@@ -325,5 +326,11 @@ def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
     return None
 
 
-def _scaled(posteriors: Sequence[AbstractPosterior], factor: Tensor) -> list[AbstractPosterior]:
-    return [q.scaled(factor.to(q.mean.dtype)) for q in posteriors]
+def _scaled(posterior: Callable[[int], AbstractPosterior], factor: Tensor) -> Callable[[int], AbstractPosterior]:
+    """Batch by batch, so that no more than one is ever there."""
+
+    def scaled(index: int) -> AbstractPosterior:
+        q = posterior(index)
+        return q.scaled(factor.to(q.mean.dtype))
+
+    return scaled

@@ -32,11 +32,23 @@ ENOUGH = 0.2  # of the largest gain of a step: with less, an E-step is due
 
 
 class AbstractView(ABC):
-    """All posteriors as seen after turning by V."""
+    """All posteriors as seen after turning the codes of some atoms by V."""
 
-    matrix: Tensor  # V (h, h), float64
-    turned: Sequence[AbstractPosterior]  # batch by batch
+    used: Tensor  # these atoms (h',)
+    matrix: Tensor  # V (h', h'), float64
     objective: Tensor  # J(V)
+
+    def whole(self, h: int) -> Tensor:
+        """V of all atoms (h, h), float64."""
+        if len(self.used) == h:
+            return self.matrix
+        whole = torch.eye(h, dtype=self.matrix.dtype, device=self.matrix.device)
+        whole[self.used[:, None], self.used] = self.matrix
+        return whole
+
+    @abstractmethod
+    def turned(self, index: int) -> AbstractPosterior:
+        """The turned posteriors of a batch."""
 
     @abstractmethod
     def at(self, matrix: Tensor) -> Self:
@@ -44,7 +56,7 @@ class AbstractView(ABC):
 
     @abstractmethod
     def slopes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """∂J/∂E, a and c (h, h): the curvature of −J for the pair (E_hj, E_jh) is [[a_hj, c_hj], [c_hj, a_jh]]."""
+        """∂J/∂E, a and c (h', h'): the curvature of −J for the pair (E_hj, E_jh) is [[a_hj, c_hj], [c_hj, a_jh]]."""
 
     @abstractmethod
     def second_moment(self, statistics: Statistics) -> Tensor:
@@ -83,9 +95,10 @@ def turn(view: AbstractView, statistics: Statistics, parameters: Parameters) -> 
 
     Entropy and prior sums are left as they were: an M-step for W asks for moments alone, and an E-step follows.
     """
-    cross = statistics.cross @ view.matrix.T
+    matrix = view.whole(parameters.h)
+    cross = statistics.cross @ matrix.T
     turned = replace(statistics, cross=cross, second_moment=view.second_moment(statistics))
-    dictionary = torch.linalg.solve(view.matrix, parameters.dictionary.double(), left=False)
+    dictionary = torch.linalg.solve(matrix, parameters.dictionary.double(), left=False)
     return turned, replace(parameters, dictionary=dictionary.to(parameters.dictionary.dtype))
 
 
@@ -95,29 +108,34 @@ class Joint(AbstractView):
     """Posteriors whose covariances turn with the codes: T → V T Vᵀ."""
 
     posteriors: Sequence[AbstractPosterior]
+    used: Tensor
     matrix: Tensor
-    turned: Sequence[AbstractPosterior]
+    after: Sequence[AbstractPosterior]
     scale: Tensor  # λ_h = mean_n A (h,)
     objective: Tensor
 
     @classmethod
     def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
         """The view at V."""
-        turned = [q.rotated(matrix.to(q.mean.dtype)) for q in posteriors]
-        n = sum(len(q) for q in turned)
-        scale = torch.stack([q.abs_moment().sum(0, dtype=torch.float64) for q in turned]).sum(0) / n
+        after = [q.rotated(matrix.to(q.mean.dtype)) for q in posteriors]
+        n = sum(len(q) for q in after)
+        scale = torch.stack([q.abs_moment().sum(0, dtype=torch.float64) for q in after]).sum(0) / n
         objective = torch.linalg.slogdet(matrix).logabsdet - scale.log().sum()
-        return cls(posteriors, matrix, turned, scale, objective)
+        return cls(posteriors, torch.arange(len(matrix), device=matrix.device), matrix, after, scale, objective)
 
     def at(self, matrix: Tensor) -> "Joint":
         """The view at another V."""
         return Joint.of(self.posteriors, matrix)
 
+    def turned(self, index: int) -> AbstractPosterior:
+        """Means and covariances turned by V."""
+        return self.after[index]
+
     def slopes(self) -> tuple[Tensor, Tensor, Tensor]:
         """I − Ψ, a and 1."""
         eye = torch.eye(len(self.scale), dtype=torch.float64, device=self.scale.device)
         psi, a, n = torch.zeros_like(eye), torch.zeros_like(eye), 0
-        for q, turned in zip(self.posteriors, self.turned, strict=True):
+        for q, turned in zip(self.posteriors, self.after, strict=True):
             slope = folded_normal.slopes(turned.mean, turned.std)[0]
             bend = folded_normal.curvature(turned.mean, turned.std)
             n += len(q)
