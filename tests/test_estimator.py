@@ -538,14 +538,14 @@ def test_ctrl_c_before_the_first_sweep_of_a_later_start_keeps_the_earlier(monkey
 
 
 def test_a_part_of_the_data_never_wins_against_all_of_it():
-    data = table(1000)
+    data = table(2000)
 
     def stop_in_the_second_start(progress):
-        return progress.start == 2 and progress.rows < 1000 and progress.sweep > 3
+        return progress.start == 2 and progress.rows < 2000 and progress.sweep > 3
 
     model = new(n_init=2, **SHORT, callback=stop_in_the_second_start).fit(data)
     assert model.interrupted_
-    assert model.n_samples_seen_ == 1000
+    assert model.n_samples_seen_ == 2000
     assert model.n_iter_ > 0
     assert model.lower_bound_ == model.lower_bounds_[-1]
 

@@ -22,6 +22,7 @@ three terms that are never negative and all vanish at the optimum. For a code fa
 rounding and their ratio means nothing; `_mismatch` treats these apart.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import final
@@ -46,6 +47,7 @@ from sparsentropy.precision import factorised, rows_at_once
 DIAGONAL_ITERATIONS = 80  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
 FULL_STEP_SLOPE = 0.1  # the Newton step is kept whole while the slope at its end is this much of that at its beginning
 BISECTIONS = 12
+SOONER = 0.25  # part of the iterations that do as much as those of other solvers, each being one of Newton's
 SHORTEST, LONGEST = 0.1, 2.0  # of the steps in κ that are tried first; 1 goes to k/s
 SHORTEN, LENGTHEN = 1 / 3, 4.0  # the next step may be this much of the last one after a refusal, and after a success
 LOOK_BACK = 16  # iterations in which a data point has to make progress, or it is given up as it is
@@ -83,6 +85,7 @@ class FullSolver(AbstractSolver):
     ) -> Solution:
         """See `AbstractSolver`."""
         tol = default_tolerance(x.dtype) if tol is None else tol
+        max_iter = max_iter if tol > 0 else math.ceil(SOONER * max_iter)
         problem = _Problem.of(x, parameters)
         mean, precision = _begin(problem, start)
         result, cost = problem.blank(), Cost(0, 0.0, 0, 0)

@@ -24,10 +24,10 @@ from sparsentropy.objectives import PLAIN, Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 NOTHING = quasi_newton.Memory()
-PLAIN_SWEEPS = 5  # of EM before anything else
+PLAIN_SWEEPS = 1  # of EM before anything else
 ROTATION_STEPS = 10  # most in a sweep
 REVIVE_EVERY = 7
-COLD_ITERATIONS = 30  # of the E-step at its very first call
+COLD_ITERATIONS = 20  # of the E-step at its very first call
 WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
 MOST_ITERATIONS = 128
 CLEARLY = 1.0  # nats per data point by which a basis must be better than a frame, which can become one by itself
@@ -35,9 +35,9 @@ SHORTER = 0.3
 CAP = 0.5  # longest way an atom of unit length may go in one accelerated sweep
 SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
 WINDOW = 5  # sweeps over which the gain is averaged before it is compared with the tolerance
-ROWS_PER_UNKNOWN = 32  # size of the first part of the data, times max(h, d)
+ROWS_PER_UNKNOWN = 128  # size of the first part of the data, times max(h, d)
 GROWTH = 4
-OVERFIT = 0.01
+OVERFIT = 0.1  # of one unknown per data point: with less gain in a sweep, a part is left for a larger one
 
 
 @final
@@ -171,7 +171,8 @@ def learn(
     for rows in sizes:
         whole, first = rows == x.shape[0], parameters is None
         task = _Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights)
-        # A part cannot tell the whole apart from itself by better than about one unknown per data point
+        # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
+        # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * starts[0].d * starts[0].h / rows)
         state = task.begin([parameters] if parameters is not None else starts)
         for sweep in _learn_part(task, state, max_iter, enough, first=first, generator=generator):
