@@ -8,6 +8,8 @@ are still open after many iterations get steps of a semismooth Newton method (`p
 finish go on in float64.
 """
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -24,7 +26,7 @@ from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 FIRST_POLISH = 30  # data points that are open by then get Newton steps (`polish`) before every further look
-QUICK_LOOKS = (4, 6, 8, 11, 14, 17)  # iterations after which the quick certificate is tried
+QUICK_LOOKS = (3, 5, 8, 12)  # iterations after which the quick certificate is tried
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
 CHUNK = {"cpu": 2**17, "cuda": 2**24}  # codes at once
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of the gap, relative to 1 + the cost of the data point
@@ -76,6 +78,10 @@ class _Prepared:
         return Splitting.of(Problem.of(self.parameters, exact=False))
 
     @cached_property
+    def double(self) -> Splitting:
+        return Splitting.of(Problem.of(self.parameters.to(torch.float64), exact=False))
+
+    @cached_property
     def exact(self) -> Splitting:
         """To the last digit of float64."""
         return Splitting.of(Problem.of(self.parameters.to(torch.float64), exact=True))
@@ -88,77 +94,100 @@ class _Prepared:
         self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
     ) -> Solution:
         tol = TOLERANCE[x.dtype] if tol is None else tol
-        splitting = self.exact if tol > 0 and x.dtype == torch.float64 else self.splitting
         mean = torch.empty(x.shape[0], self.parameters.h, dtype=x.dtype, device=x.device)
         variance = torch.empty_like(mean)
         size = max(1, CHUNK[x.device.type] // self.parameters.h)
         cost = Cost(0, 0.0, 0, 0)
         for begin in range(0, x.shape[0], size):
             rows = slice(begin, begin + size)
-            state = State.of(splitting, x[rows], splitting.problem.started(None if start is None else start[rows]))
-            q = Diagonal(mean[rows], variance[rows])
-            cost += (
-                self._certified(x[rows], state, q, max_iter, tol) if tol > 0 else _iterated(x[rows], state, q, max_iter)
-            )
+            q, before = Diagonal(mean[rows], variance[rows]), None if start is None else start[rows]
+            if tol > 0:
+                cost += self._certified(x[rows], before, q, max_iter, tol)
+            else:
+                cost += self._iterated(x[rows], before, q, max_iter)
         return Solution(Diagonal(mean, variance), cost)
 
-    def _certified(self, x: Tensor, state: State, q: Diagonal, max_iter: int, tol: float) -> Cost:
-        """Solve a chunk, and write it into q; what float32 cannot certify is finished in float64."""
-        single = x.dtype == torch.float32
-        last = min(max_iter, FLOAT32_ITERATIONS) if single else max_iter
-        left, made, gradient = _searched(x, state, q, self.certificate, range(1, last + 1), tol)
-        if single and len(left) and made < max_iter:
-            part, rest = Diagonal(q.mean[left].double(), q.variance[left].double()), x[left].double()
-            state = State.of(self.exact, rest, self.exact.problem.started(part))
-            open_, made, steepest = _searched(rest, state, part, self.certificate, range(made + 1, max_iter + 1), tol)
-            _put(q, left, part)
-            left, gradient = left[open_], max(gradient, steepest)
-        gradient = max(gradient, largest_gradient(x[left], q[left], self.parameters))
-        return Cost(made, gradient, len(q) - len(left), len(q))
+    def _iterated(self, x: Tensor, start: AbstractPosterior | None, q: Diagonal, max_iter: int) -> Cost:
+        """A fixed number of iterations."""
+        own, made = self.splitting, self.splitting.iterations(max_iter)
+        state = State.of(own, x, own.problem.started(start))
+        for number in range(1, made + 1):
+            state.step(number)
+        state.posterior(x, q)
+        return Cost(made, float("nan"), 0, len(q))
+
+    def _phases(self, dtype: torch.dtype) -> Iterator[tuple[Splitting, int]]:
+        """What is tried in turn on the data points that are still open, and for how many iterations."""
+        own = self.splitting if dtype == torch.float32 or self.splitting.quick else self.exact
+        if own is not self.exact:
+            yield own, QUICK_LOOKS[-1] if own.quick else FLOAT32_ITERATIONS
+        if own.quick and dtype == torch.float32:
+            yield self.double, QUICK_LOOKS[-1]
+        yield self.exact, sys.maxsize
+
+    def _certified(self, x: Tensor, start: AbstractPosterior | None, q: Diagonal, max_iter: int, tol: float) -> Cost:
+        """Solve a chunk, and write it into q."""
+        left, made, gradient = torch.arange(len(q), device=x.device), 0, 0.0
+        for splitting, most in self._phases(x.dtype):
+            if not len(left) or made == max_iter:
+                break
+            rows = (x if made == 0 else x[left]).to(splitting.dtype)
+            state = State.of(splitting, rows, splitting.problem.started(start if made == 0 else q[left]))
+            judge = None if splitting is not self.exact and splitting.quick else self.certificate
+            search = _Search(judge, tol, FIRST_POLISH if made == 0 else LOOK_EVERY, min(most, max_iter - made))
+            open_, steps, steepest = search(rows, state, q, left)
+            left, made, gradient = left[open_], made + steps, max(gradient, steepest)
+        return Cost(
+            made, max(gradient, largest_gradient(x[left], q[left], self.parameters)), len(q) - len(left), len(q)
+        )
 
 
-def _iterated(x: Tensor, state: State, q: Diagonal, max_iter: int) -> Cost:
-    """A fixed number of iterations."""
-    made = state.splitting.iterations(max_iter)
-    for number in range(1, made + 1):
-        state.step(number)
-    state.posterior(x, q)
-    return Cost(made, float("nan"), 0, len(q))
+@final
+@dataclass(frozen=True)
+class _Search:
+    """Iterations and looks."""
 
+    certificate: Certificate | None  # the quick one where it is None
+    tol: float
+    first_polish: int
+    steps: int
 
-def _searched(
-    x: Tensor, state: State, q: Diagonal, certificate: Certificate, iterations: range, tol: float
-) -> tuple[Tensor, int, float]:
-    """Iterate, leaving out what is certified; returns the data points left open, the last iteration and a gradient."""
-    left, largest, iteration = torch.arange(x.shape[0], device=x.device), 0.0, iterations.start - 1
-    for iteration in iterations:
-        if not len(left):
-            return left, iteration - 1, largest
-        state.step(iteration)
-        quick = iteration in QUICK_LOOKS and state.splitting.quick
-        if not quick and iteration % LOOK_EVERY and iteration + 1 < iterations.stop:
-            continue
-        if not quick and iteration >= FIRST_POLISH:
-            state.place(_polished(x, state))
-        posterior = state.posterior(x)
-        _put(q, left, posterior)
-        holds, slope = state.certified(x, tol) if quick else _judged(x, posterior, certificate, tol)
-        largest = max(largest, slope)
-        if bool(holds.any()):
-            kept = (~holds).nonzero().ravel()
-            left, x, state = left[kept], x[kept], state[kept]
-    return left, iteration, largest
+    def __call__(self, x: Tensor, state: State, q: Diagonal, rows: Tensor) -> tuple[Tensor, int, float]:
+        """Iterate, leaving out what is certified, and write it into these rows of q.
+
+        Returns the data points left open, the number of iterations, and the largest gradient of the others.
+        """
+        open_, largest, number = torch.arange(len(rows), device=x.device), 0.0, 0
+        while number < self.steps and len(open_):
+            number += 1
+            state.step(number)
+            if not (self._looks(number) or number == self.steps):
+                continue
+            if self.certificate is not None and number >= self.first_polish:
+                state.place(_polished(x, state))
+            posterior = state.posterior(x)
+            _put(q, rows[open_], posterior)
+            holds, steepest = self._judged(x, state, posterior)
+            largest = max(largest, steepest)
+            if bool(holds.any()):
+                kept = (~holds).nonzero().ravel()
+                open_, x, state = open_[kept], x[kept], state[kept]
+        return open_, number, largest
+
+    def _looks(self, number: int) -> bool:
+        return number in QUICK_LOOKS if self.certificate is None else number % LOOK_EVERY == 0
+
+    def _judged(self, x: Tensor, state: State, q: Diagonal) -> tuple[Tensor, float]:
+        """Which gaps are small enough, and the largest gradient of these."""
+        if self.certificate is None:
+            return state.certified(x, self.tol)
+        holds = self.certificate.holds(x, q, self.tol)
+        return holds, largest_gradient(x[holds], q[holds], self.certificate.parameters.to(x.dtype))
 
 
 def _put(q: Diagonal, rows: Tensor, part: Diagonal) -> None:
     index = rows if len(rows) < len(q) else slice(None)
     q.mean[index], q.variance[index] = part.mean.to(q.mean.dtype), part.variance.to(q.mean.dtype)
-
-
-def _judged(x: Tensor, q: Diagonal, certificate: Certificate, tol: float) -> tuple[Tensor, float]:
-    """Which gaps are small enough, and the largest gradient of these."""
-    holds = certificate.holds(x, q, tol)
-    return holds, largest_gradient(x[holds], q[holds], certificate.parameters.to(x.dtype))
 
 
 def _polished(x: Tensor, state: State) -> Tensor:

@@ -111,7 +111,8 @@ class Problem:
         """U and z of a warm start (n, h')."""
         if start is None:
             return None
-        mean, std = start.mean, start.std
+        dtype = self.parameters.dictionary.dtype
+        mean, std = start.mean.to(dtype), start.std.to(dtype)
         if self.silent is not None:
             mean, std = mean[:, self.heard], std[:, self.heard]
         return mean / (SQRT_2 * self.unit[self.heard]).to(mean.dtype), mean / (SQRT_2 * std)

@@ -40,7 +40,8 @@ RELAXATION, RELAXATION_APART = 1.6, 1.9
 PLAIN_STEPS = 2
 SOONER = 0.35  # part of the iterations that are enough where codes are told apart well
 STEEP, CURVED = 10.0, 2.0  # steepness, and slope of the proximal map at zero, from which on Newton steps are held
-ROUNDING = 4.0  # units in the last place of a code that may be wrong
+MOST_EIGENVALUES = 1024  # of a matrix of this size they are all computed; larger ones are bounded
+ROUNDING = 8.0  # units in the last place of a code that may be wrong
 SLOPE = 2 / math.sqrt(math.pi)  # of the error function at zero
 
 
@@ -107,6 +108,11 @@ class Splitting:
         )
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the data."""
+        return self.one.dtype
+
+    @property
     def quick(self) -> bool:
         """Whether gaps can be certified without float64."""
         return self.pull is not None
@@ -117,10 +123,12 @@ class Splitting:
 
 
 def _weakest(gram: Tensor) -> float:
-    """A lower bound of the smallest eigenvalue: 1/max Σ|G⁻¹|, or 0 where G cannot be inverted."""
+    """The smallest eigenvalue, or a lower bound of it: 1/max Σ|G⁻¹|; 0 where G cannot be inverted."""
     factor, info = torch.linalg.cholesky_ex(gram)
     if int(info) or not len(gram):
         return 0.0
+    if len(gram) <= MOST_EIGENVALUES:
+        return max(float(torch.linalg.eigvalsh(gram)[0]), 0.0)
     return 1 / float(torch.cholesky_inverse(factor).abs().sum(1).max())
 
 
