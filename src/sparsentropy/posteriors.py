@@ -9,8 +9,8 @@ data point; entropies are in nats.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Self, final
 
 import torch
@@ -298,6 +298,8 @@ class Full(AbstractPosterior):
         log det T_n.
     scaled_dictionary : Tensor, shape (d, h)
         W/σ, shared by all data points.
+    factors : optional
+        See `remembering`.
     """
 
     mean: Tensor
@@ -305,6 +307,9 @@ class Full(AbstractPosterior):
     variance: Tensor
     log_det: Tensor
     scaled_dictionary: Tensor
+    factors: "tuple[tuple[slice, precision.Cholesky | precision.Woodbury], ...] | None" = field(
+        default=None, repr=False, compare=False
+    )
 
     @classmethod
     def from_precision(cls, mean: Tensor, prior_precision: Tensor, scaled_dictionary: Tensor) -> "Full":
@@ -372,16 +377,20 @@ class Full(AbstractPosterior):
         products = [factor.multiply(right[:, rows].double()) for rows, factor in self._chunks()]
         return torch.cat(products, dim=1).to(self.mean.dtype)
 
-    def _chunks(self) -> "Iterator[tuple[slice, precision.Cholesky | precision.Woodbury]]":
-        return precision.factors(self.prior_precision, self.scaled_dictionary)
+    def _chunks(self) -> "Iterable[tuple[slice, precision.Cholesky | precision.Woodbury]]":
+        return self.factors or precision.factors(self.prior_precision, self.scaled_dictionary)
 
     def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
-        """V T_n Vᵀ, dense for a chunk of data points at a time."""
+        """Σ_n b_nh (V T_n Vᵀ)_hj, a chunk of data points at a time."""
         wide, weights = matrix.double(), weight.double()
         total = torch.zeros_like(wide)
         for rows, factor in self._chunks():
-            total += torch.einsum("nh,nhj->hj", weights[rows], wide @ factor.covariance() @ wide.T)
+            total += factor.rotated_sum(wide, weights[rows])
         return total.to(self.mean.dtype)
+
+    def remembering(self) -> "Full":
+        """The same, keeping its factors: (n, h, h) numbers, for a while and where these are few."""
+        return replace(self, factors=tuple(self._chunks()))
 
     def scaled(self, factor: Tensor) -> "Full":
         """C ν, κ/c², c² diag(T) and W/(c σ)."""

@@ -84,6 +84,10 @@ class Cholesky:
         """diag(V T_n Vᵀ), (n, h)."""
         return (self.inverse_factor @ matrix.T).square().sum(1)
 
+    def rotated_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """Σ_n b_nh (V T_n Vᵀ)_hj for weights b (n, h): (h, h)."""
+        return _weighted_square(self.inverse_factor @ matrix.T, weight)
+
     def multiply(self, right: Tensor) -> Tensor:
         """T_n b_n for b (..., n, h)."""
         half = self.inverse_factor @ right.unsqueeze(-1)
@@ -142,7 +146,18 @@ class Woodbury:
         own = self.prior_variance @ matrix.square().T
         return own - (self.explained @ matrix.T).square().sum(1)
 
+    def rotated_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """Σ_n b_nh (V T_n Vᵀ)_hj for weights b (n, h): (h, h)."""
+        own = (matrix * (weight.T @ self.prior_variance)) @ matrix.T
+        return own - _weighted_square(self.explained @ matrix.T, weight)
+
     def multiply(self, right: Tensor) -> Tensor:
         """T_n b_n for b (..., n, h)."""
         shared = self.explained @ right.unsqueeze(-1)
         return self.prior_variance * right - (self.explained.mT @ shared).squeeze(-1)
+
+
+def _weighted_square(root: Tensor, weight: Tensor) -> Tensor:
+    """Σ_n b_nh (R_nᵀ R_n)_hj for R (n, k, h): one product over all rows of all R_n."""
+    h = root.shape[2]
+    return (root * weight[:, None]).reshape(-1, h).T @ root.reshape(-1, h)

@@ -44,7 +44,7 @@ from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Full
 from sparsentropy.precision import factorised, rows_at_once
 
-DIAGONAL_ITERATIONS = 80  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
+DIAGONAL_ITERATIONS = 20  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
 FULL_STEP_SLOPE = 0.1  # the Newton step is kept whole while the slope at its end is this much of that at its beginning
 BISECTIONS = 12
 SOONER = 0.25  # part of the iterations that do as much as those of other solvers, each being one of Newton's

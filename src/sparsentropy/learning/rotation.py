@@ -23,7 +23,8 @@ from torch import Tensor
 from sparsentropy import folded_normal
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics
-from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.posteriors import AbstractPosterior, Full
+from sparsentropy.precision import CHUNK_ELEMENTS
 
 CAP = 0.3  # largest entry of E in one step
 SMALLEST_CURVATURE = 1e-2
@@ -116,7 +117,13 @@ class Joint(AbstractView):
 
     @classmethod
     def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
-        """The view at V."""
+        """The view at V, with the factors of full posteriors at hand if they need little memory."""
+        if sum(q.mean.numel() for q in posteriors) * len(matrix) <= CHUNK_ELEMENTS:
+            posteriors = [q.remembering() if isinstance(q, Full) else q for q in posteriors]
+        return cls._of(posteriors, matrix)
+
+    @classmethod
+    def _of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
         after = [q.rotated(matrix.to(q.mean.dtype)) for q in posteriors]
         n = sum(len(q) for q in after)
         scale = torch.stack([q.abs_moment().sum(0, dtype=torch.float64) for q in after]).sum(0) / n
@@ -125,7 +132,7 @@ class Joint(AbstractView):
 
     def at(self, matrix: Tensor) -> "Joint":
         """The view at another V."""
-        return Joint.of(self.posteriors, matrix)
+        return Joint._of(self.posteriors, matrix)
 
     def turned(self, index: int) -> AbstractPosterior:
         """Means and covariances turned by V."""
