@@ -4,6 +4,7 @@ Every refusal says what was wrong, what was expected and what to do about it. Ar
 accepted; integers become floating-point numbers; NaN, infinities, words and complex numbers do not become anything.
 """
 
+import math
 import numbers
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import torch
 from sklearn.utils import check_array, check_random_state
 
 FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
+ROWS = 65_536  # that are looked at together: no copy of all data is made
 POSTERIORS = ("diagonal", "low-rank", "full")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
@@ -53,9 +55,9 @@ def refusal(error: Exception) -> Exception:
 
 def check_finite(X: np.ndarray) -> None:
     """Refuse NaN and infinities, naming the first."""
-    finite = np.isfinite(X)
-    if finite.all():
+    if all(np.isfinite(X[begin : begin + ROWS]).all() for begin in range(0, len(X), ROWS)):
         return
+    finite = np.isfinite(X)
     row, column = np.argwhere(~finite)[0]
     value = X[row, column]
     kind = "NaN" if np.isnan(value) else "infinity (inf)"
@@ -73,12 +75,14 @@ def check_scale(X: np.ndarray) -> float:
     if largest < np.finfo(X.dtype).tiny ** 0.5:
         raise _unsquarable(largest, X.dtype)
     # In units of the largest value, so that squares of very small or large data neither vanish nor overflow
-    return largest * float(np.sqrt(np.mean(np.square(X / largest), dtype=np.float64)))
+    parts = (X[begin : begin + ROWS] / largest for begin in range(0, len(X), ROWS))
+    total = math.fsum(float(np.square(part).sum(dtype=np.float64)) for part in parts)
+    return largest * math.sqrt(total / X.size)
 
 
 def check_range(X: np.ndarray, unit: float = 1.0) -> float:
     """Largest absolute value of data divided by `unit`, or a refusal when its square overflows."""
-    largest = float(np.abs(X).max())
+    largest = float(max(X.max(), -X.min()))
     if not largest < np.finfo(X.dtype).max ** 0.5:
         raise _unsquarable(largest * unit, X.dtype)
     return largest

@@ -9,6 +9,7 @@ turned apart (`separation`). A sweep that does not raise the bound is taken back
 bounds that are reported for a given part only ever rise.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -165,7 +166,8 @@ def learn(
     ------
     Sweep
     """
-    unit = float(x.square().mean().sqrt())
+    total = sum(float(part.square().sum(dtype=torch.float64)) for part in x.split(batch_size))
+    unit = math.sqrt(total / x.numel())
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
     sizes, parameters = _parts(x.shape[0], starts[0].h, starts[0].d), None
     for rows in sizes:
@@ -174,8 +176,8 @@ def learn(
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * starts[0].d * starts[0].h / rows)
-        state = task.begin([parameters] if parameters is not None else starts)
-        for sweep in _learn_part(task, state, max_iter, enough, first=first, generator=generator):
+        begin = [parameters] if parameters is not None else starts
+        for sweep in _learn_part(task, begin, max_iter, enough, first=first, generator=generator):
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
 
@@ -190,8 +192,9 @@ def _parts(n: int, h: int, d: int) -> list[int]:
 
 
 def _learn_part(
-    task: _Task, state: _State, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
+    task: _Task, starts: Sequence[Parameters], max_iter: int, tol: float, *, first: bool, generator: torch.Generator
 ) -> Iterator[Sweep]:
+    state = task.begin(starts)
     bounds, early, settling = [state.bound], task.weights.plain, 0
     yield state.sweep()
     while len(bounds) < max_iter:
@@ -202,13 +205,14 @@ def _learn_part(
             early = new is not None and (age < PLAIN_SWEEPS or new.bound > state.bound + tol)
         settling = age if early else settling
         new = new or _late_sweep(task, state)
-        settled = _gain([*bounds, (new or state).bound], settling) < tol
-        if (settled or new is None) and (parted := _separated_sweep(task, new or state, tol)):
-            new, settled, settling = parted, False, age
-        state = new or state
+        stuck, state = new is None, new or state
+        settled = _gain([*bounds, state.bound], settling) < tol
+        if (settled or stuck) and (new := _separated_sweep(task, state, tol)):
+            state, settled, stuck, settling = new, False, False, age
+        new = None  # it would keep posteriors that are no longer needed
         bounds.append(state.bound)
-        yield state.sweep(converged=settled or (new is None and _promise(task, state) < WINDOW * tol))
-        if settled or new is None:
+        yield state.sweep(converged=settled or (stuck and _promise(task, state) < WINDOW * tol))
+        if settled or stuck:
             return
 
 
@@ -323,6 +327,7 @@ def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
             bent = gradient * factor - quasi_newton.gradient(new.statistics, new.parameters)
             memory = state.memory.rescaled(factor).extended(step * direction / factor, bent)
             return replace(new, memory=memory, iterations=iterations)
+        del new  # before the next one is made: posteriors are large
         step, iterations = SHORTER * step, iterations if step == 1.0 else 2 * iterations
     return None
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sparsentropy.model import Parameters
 
+ROWS = 8192  # of data that are made float64 together
 OFF = 0.05  # usage below which an atom is off
 SIMILAR = 4.0  # ratio of variances
 MISSED = 2.0  # times what sampling alone would show
@@ -44,11 +45,12 @@ def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Paramet
     list of Parameters
         With unit-length atoms, and prior scales such that the model has the second moment of the data.
     """
-    data = x.double()
-    moment = data.T @ data / len(data)
-    d = moment.shape[0]
+    n, d = x.shape
+    moment = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    for part in x.split(ROWS):
+        moment += part.double().T @ part.double() / n
     eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
-    rank = _rank(eigenvalues, len(data), h)
+    rank = _rank(eigenvalues, n, h)
     q, noise = max(1, rank), eigenvalues[: d - rank].mean().clamp(min=SMALLEST_NOISE * eigenvalues[-1])
     signal, directions = (eigenvalues.flip(0)[:q] - noise).clamp(min=0.01 * noise), eigenvectors.flip(1)[:, :q]
     # A Laplace code of scale λ has variance 2λ²
