@@ -11,28 +11,37 @@ import torch
 from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
+from torch.utils.flop_counter import FlopCounterMode
 
-from natural_patches import learned, patches
+from child import measured
+from learning import Data, load
+from rate import product_rate
 from sparsentropy.inference import DiagonalSolver, duality_gap
+from sparsentropy.learning import learn, random_starts
 from sparsentropy.model import Parameters
 from table import Table
+from workloads import PATCH_NOTES, WORKLOADS
 
 GAP = 1e-3
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 TRIED = ", ".join(f"{tol:g}" for tol in TOLERANCES)
-LADDER = (5, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200)
-REPEATS = 3
+LADDER = (2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 60, 80, 120, 200)
+REPEATS = 5
 LASSO_ITERATIONS = 10_000
+LASSO_ROWS, LARS_ROWS = 1024, 64
+LEARNING_SECONDS = 45.0
 
 NOTES = f"""\
-Patches and dictionary of "Natural image patches", held-out rows, cold start. *Gap*: duality gap, an upper bound on the
-distance to the solver's own optimum, in nats, computed in float64 outside the time. The lasso is the most probable
-code of the same model, min |x − Wz|²/2 + Σ (σ²/λ_h)|z_h| (codes divided by λ, so that one `alpha` = σ² serves all
-atoms), its gap divided by σ²; it gets float64: `sparse_encode` asks its coordinate descent for a relative gap of 1e-8,
-which float32 cannot reach, and took longer there. Since that tolerance cannot be changed and is finer than needed, the
-same solver is also called as `Lasso` with the first of the tolerances {TRIED} that gets
-the mean gap to {GAP:g}. sparsentropy works in float32. "To a mean gap": the fewest iterations that reach it, found
-beforehand. "Certified": the default call, which finds out for every row when to stop. Best of {REPEATS} repeats."""
+{PATCH_NOTES} Dictionary: sparsentropy's after {LEARNING_SECONDS:g} s of learning; held-out rows, cold start. *Gap*:
+duality gap, an upper bound on the distance to the solver's own optimum, in nats, computed in float64 outside the
+time. The lasso is the most probable code of the same model, min |x − Wz|²/2 + Σ (σ²/λ_h)|z_h| (codes divided by λ,
+so that one `alpha` = σ² serves all atoms), its gap divided by σ²; it gets float64: `sparse_encode` asks its
+coordinate descent for a relative gap of 1e-8, which float32 cannot reach, and took longer there. Since that
+tolerance cannot be changed, the same solver is also called as `Lasso` with the first of the tolerances {TRIED} that
+gets the mean gap to {GAP:g}. sparsentropy works in float32. "To a mean gap": the fewest iterations that reach it,
+found beforehand. "Certified": the default call, which finds out for every row when to stop. *Of the product rate*:
+arithmetic of its matrix products per second of the whole call, over that of a product of two 1024 × 1024 matrices.
+Best of {REPEATS} repeats; {LASSO_ROWS:,} rows for the lasso ({LARS_ROWS} for least angles)."""
 
 
 def best_seconds(work: Callable[[], object], repeats: int) -> float:
@@ -44,58 +53,91 @@ def best_seconds(work: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
+def dictionary(data: Data, index: int, quick: bool) -> tuple[np.ndarray, np.ndarray, float]:
+    """W, λ and σ² after a while of learning."""
+    x, generator, h = torch.from_numpy(data[0]), torch.Generator().manual_seed(0), WORKLOADS[index].h
+    unit = 2.0 ** round(float(np.log2(np.sqrt(np.mean(np.square(data[0]))))))
+    x, began, p = x / unit, time.perf_counter(), None
+    for sweep in learn(
+        x,
+        random_starts(x, h, generator),
+        DiagonalSolver(),
+        max_iter=1000,
+        tol=1e-3,
+        batch_size=1024,
+        generator=generator,
+    ):
+        p = sweep.parameters
+        if time.perf_counter() - began > (3 if quick else LEARNING_SECONDS):
+            break
+    assert p is not None
+    return p.dictionary.numpy(), (p.prior_scale * unit).numpy(), float(p.noise_variance) * unit**2
+
+
 def run(*, quick: bool) -> list[Table]:
-    columns = (
-        "d, h",
-        "solver",
-        "rows/s",
-        "× sparse_encode",
-        "× Lasso, same gap",
-        "iterations",
-        "mean gap",
-        "largest gap",
-    )
-    table = Table("Inference", NOTES, columns).begin()
-    for h in (100,) if quick else (100, 512):
-        compare(table, h, quick=quick)
+    columns = ("data", "d, h", "solver", "× sparse_encode", "× Lasso, same gap", "rows/s", "of the product rate")
+    table = Table("Inference", NOTES, (*columns, "iterations", "mean gap", "largest gap")).begin()
+    for index in (1,) if quick else range(len(WORKLOADS)):
+        compare(table, index, quick=quick)
     return [table]
 
 
-def compare(table: Table, h: int, *, quick: bool) -> None:
-    model, _ = learned(h, quick=quick)
-    x = torch.from_numpy(patches()[1] / np.float32(model.data_scale_))
-    parameters = Parameters(
-        torch.from_numpy(np.array(model.components_.T)),
-        torch.from_numpy(model.prior_scale_ / model.data_scale_).float(),
-        torch.tensor(model.noise_variance_ / model.data_scale_**2, dtype=torch.float32),
-    )
+def compare(table: Table, index: int, *, quick: bool) -> None:
+    workload, rate = WORKLOADS[index], product_rate() * 1e9
+    W, scale, noise = measured(load, dictionary, index, quick).value
+    x = torch.from_numpy(workload.data(quick=quick)[1])
+    parameters = Parameters(torch.from_numpy(W), torch.from_numpy(scale), torch.tensor(noise, dtype=torch.float32))
+    problem = LassoProblem.of(x[: 128 if quick else LASSO_ROWS], parameters)
+    size = f"{workload.d}, {workload.h}"
     rates: list[float] = []
 
-    def row(name: str, work: Callable[[], object], repeats: int, n: int, iterations: str, gap: np.ndarray) -> None:
-        rates.append(n / best_seconds(work, repeats))
+    def row(
+        name: str, work: Callable[[], object], n: int, iterations: str, gap: np.ndarray, *, repeats: int = REPEATS
+    ) -> None:
+        seconds = best_seconds(work, repeats)
+        rates.append(n / seconds)
         ratios = [f"{rates[-1] / rate:.1f}" for rate in rates[:2]]
+        share = "–"
+        if "Diagonal" in name:
+            with FlopCounterMode(display=False) as counter:
+                work()
+            share = f"{counter.get_total_flops() / seconds / rate:.0%}"
         ratios += ["–"] * (2 - len(ratios))
-        table.add(f"256, {h}", name, f"{rates[-1]:,.0f}", *ratios, iterations, f"{gap.mean():.1e}", f"{gap.max():.1e}")
+        cells = (f"{rates[-1]:,.0f}", share, iterations, f"{gap.mean():.1e}", f"{gap.max():.1e}")
+        table.add(workload.name, size, name, *ratios, *cells)
 
-    problem = LassoProblem.of(x[: 128 if quick else 1024], parameters)
     n = len(problem.rows)
-    row("sparse_encode, lasso_cd", problem.encoded, REPEATS, n, "–", problem.gap(problem.encoded()))
+    row("sparse_encode, lasso_cd", problem.encoded, n, "–", problem.gap(problem.encoded()), repeats=2)
     tolerance = next((tol for tol in TOLERANCES if problem.gap(problem.fitted(tol)).mean() <= GAP), TOLERANCES[-1])
-    gap = problem.gap(problem.fitted(tolerance))
-    row(f"Lasso, tol = {tolerance:g}", lambda: problem.fitted(tolerance), REPEATS, n, "–", gap)
+    row(
+        f"Lasso, tol = {tolerance:g}",
+        partial(problem.fitted, tolerance),
+        n,
+        "–",
+        problem.gap(problem.fitted(tolerance)),
+    )
+    few = LassoProblem(problem.rows[:LARS_ROWS], problem.dictionary, problem.alpha)
+    row("sparse_encode, lasso_lars", few.by_least_angles, len(few.rows), "–", few.gap(few.by_least_angles()), repeats=1)
 
     solver = DiagonalSolver()
-    for iterations in LADDER:
-        gap = duality_gap(x, solver(x, parameters, max_iter=iterations, tol=0.0).posterior, parameters).numpy()
-        if gap.mean() <= GAP or iterations == LADDER[-1]:
+    for most in LADDER:
+        solution = solver(x, parameters, max_iter=most, tol=0.0)
+        gap = duality_gap(x, solution.posterior, parameters).numpy()
+        if gap.mean() <= GAP or most == LADDER[-1]:
             name = f"DiagonalSolver, to a mean gap ≤ {GAP:g}" if gap.mean() <= GAP else "DiagonalSolver, not there yet"
-            work = partial(solver, x, parameters, max_iter=iterations, tol=0.0)
-            row(name, work, REPEATS, len(x), str(iterations), gap)
+            work = partial(solver, x, parameters, max_iter=most, tol=0.0)
+            row(name, work, len(x), str(solution.cost.iterations), gap)
             break
     solution = solver(x, parameters)
     gap = duality_gap(x, solution.posterior, parameters).numpy()
-    work = partial(solver, x, parameters)
-    row("DiagonalSolver, certified", work, REPEATS, len(x), str(solution.cost.iterations), gap)
+    row(
+        "DiagonalSolver, certified",
+        partial(solver, x, parameters),
+        len(x),
+        str(solution.cost.iterations),
+        gap,
+        repeats=2,
+    )
 
 
 @dataclass(frozen=True)
@@ -114,9 +156,24 @@ class LassoProblem:
 
     def encoded(self) -> np.ndarray:
         """Codes by scikit-learn's own function."""
-        return sparse_encode(
-            self.rows, self.dictionary, algorithm="lasso_cd", alpha=self.alpha, max_iter=LASSO_ITERATIONS, n_jobs=1
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return sparse_encode(
+                self.rows, self.dictionary, algorithm="lasso_cd", alpha=self.alpha, max_iter=LASSO_ITERATIONS, n_jobs=1
+            )
+
+    def by_least_angles(self) -> np.ndarray:
+        """Codes by scikit-learn's homotopy method."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return sparse_encode(
+                self.rows,
+                self.dictionary,
+                algorithm="lasso_lars",
+                alpha=self.alpha,
+                max_iter=LASSO_ITERATIONS,
+                n_jobs=1,
+            )
 
     def fitted(self, tolerance: float) -> np.ndarray:
         """Codes by the solver behind it, to a tolerance."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from table import Table
 
-PARTS = ("bars", "surplus", "natural_patches", "peers", "inference")
+PARTS = ("inference", "learning", "bars", "surplus", "scaling")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"
 VERSIONS = ("sparsentropy", "torch", "numpy", "scikit-learn", "python-picard")
@@ -35,7 +35,8 @@ def main() -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
-    from natural_patches import NoDataError
+    from rate import product_rate
+    from workloads import NoDataError
 
     torch.set_num_threads(options.threads)
     with threadpool_limits(options.threads):
@@ -57,18 +58,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes; write nothing")
     parser.add_argument("--threads", type=int, default=1, help="threads for every method alike (default 1)")
     return parser.parse_args()
-
-
-def product_rate(size: int = 1024, repeats: int = 5) -> float:
-    """Float32 matrix products, GFLOP/s."""
-    import torch
-
-    a, times = torch.ones(size, size), []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times) / 1e9
 
 
 def stamp(threads: int, rate: float, seconds: float) -> str:
