@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import optimize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import SHAPES, Shape, double, each_dtype, each_shape, generator, normal, positive, random_parameters
 from sparsentropy import precision
@@ -18,6 +19,7 @@ from sparsentropy.inference import (
     FullSolver,
     LowRankSolver,
     duality_gap,
+    full,
     full_duality_gap,
     low_rank,
     polish,
@@ -516,6 +518,67 @@ def test_few_iterations_are_enough_after_a_small_change_of_the_dictionary(noise_
     few = DiagonalSolver()(x, near, q, max_iter=8, tol=0.0).posterior
     best = DiagonalSolver()(x, near).posterior
     assert (dense_bounds(x, best, near) - dense_bounds(x, few, near)).mean() < 0.5
+
+
+# On graphics processors: nothing may wait for the device inside an E-step
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a graphics processor: numbers and shapes that depend on the data."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "linalg_eigh")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        masks = name in ("index", "index_put_", "index_put") and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
+        assert name not in self.WAITS, f"{name} waits for the device"
+        assert not masks, f"{name} with a mask waits for the device"
+        if name == "linalg_cholesky_ex":  # the check is for processors only
+            kwargs = {**(kwargs or {}), "check_errors": False}
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@each_shape
+def test_an_e_step_never_waits_for_a_graphics_processor(name, shape, monkeypatch):
+    x, p = problem(shape, n=17)
+    solver = SOLVERS[name].solver
+    start = solver(x, p, max_iter=5, tol=0.0).posterior
+    kept = solver(x, p, start, max_iter=8, tol=0.0).posterior
+    for module in (full, low_rank):
+        monkeypatch.setattr(module, "gathers", lambda _: False)
+    inference = solver.at(p)
+    inference(x, start=start, max_iter=8, tol=0.0)  # what depends on the parameters alone is prepared once
+    with NoWaiting():
+        q = inference(x, start=start, max_iter=8, tol=0.0).posterior
+    assert (elbo_rows(x, q, p) - elbo_rows(x, kept, p)).abs().max() < 1e-2
+    assert (elbo_rows(x, q, p) > elbo_rows(x, start, p) - 1e-9).all() or name == "diagonal"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@each_solver
+@each_shape
+@each_dtype
+def test_posteriors_on_a_cuda_device_are_those_of_the_cpu(name, shape, dtype):
+    x, p = problem(shape, n=17)
+    x, p = x.to(dtype), p.to(dtype)
+    there = Parameters(p.dictionary.cuda(), p.prior_scale.cuda(), p.noise_variance.cuda())
+    here = SOLVERS[name].solver(x, p).posterior
+    q = SOLVERS[name].solver(x.cuda(), there).posterior
+    bounds = elbo_rows(x.cuda(), q, there).cpu()
+    assert (bounds - elbo_rows(x, here, p)).abs().max() < (1e-3 if dtype == torch.float32 else 1e-6)
+    before = torch.cuda.get_sync_debug_mode()
+    inference = SOLVERS[name].solver.at(there)
+    inference(x.cuda(), start=q, max_iter=2, tol=0.0)
+    x, torch_cuda = x.cuda(), torch.cuda
+    torch_cuda.set_sync_debug_mode("error")
+    try:
+        inference(x, start=q, max_iter=2, tol=0.0)
+    finally:
+        torch_cuda.set_sync_debug_mode(before)
 
 
 # Atoms that are off, and the quick certificate

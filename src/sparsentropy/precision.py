@@ -54,7 +54,7 @@ class Cholesky:
     @classmethod
     def of(cls, prior_precision: Tensor, gram: Tensor) -> "Cholesky":
         """Factorise for κ (n, h)."""
-        lower = torch.linalg.cholesky(gram + torch.diag_embed(prior_precision))
+        lower = _lower(gram + torch.diag_embed(prior_precision))
         eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device).expand_as(lower)
         inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
         return cls(inverse, lower.diagonal(dim1=1, dim2=2).log().sum(1))
@@ -112,7 +112,7 @@ class Woodbury:
         d = scaled_dictionary.shape[0]
         half = scaled_dictionary * prior_variance.sqrt().unsqueeze(1)
         eye = torch.eye(d, dtype=half.dtype, device=half.device)
-        lower = torch.linalg.cholesky(half @ half.mT + eye)
+        lower = _lower(half @ half.mT + eye)
         weighted = scaled_dictionary * prior_variance.unsqueeze(1)
         explained = torch.linalg.solve_triangular(lower, weighted, upper=False)
         return cls(prior_variance, explained, lower.diagonal(dim1=1, dim2=2).log().sum(1))
@@ -155,6 +155,11 @@ class Woodbury:
         """T_n b_n for b (..., n, h)."""
         shared = self.explained @ right.unsqueeze(-1)
         return self.prior_variance * right - (self.explained.mT @ shared).squeeze(-1)
+
+
+def _lower(matrix: Tensor) -> Tensor:
+    """Cholesky factors; a graphics processor is not made to wait for the news that all are well."""
+    return torch.linalg.cholesky_ex(matrix, check_errors=matrix.device.type == "cpu").L
 
 
 def _weighted_square(root: Tensor, weight: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from sparsentropy.inference.solution import (
     Cost,
     Solution,
     default_tolerance,
+    gathers,
     largest_gradient,
 )
 from sparsentropy.model import Parameters
@@ -295,8 +296,12 @@ def _searched(problem: _Problem, state: _State) -> tuple[Tensor, Tensor]:
     line, step = _Line.of(problem, state), torch.ones_like(state.energy)
     whole = problem.energy(state.mean + state.direction, state.precision, state.variance, state.log_det)
     far = line.slope(step) > -FULL_STEP_SLOPE * line.slope(0 * step)
-    short = (far | (whole > state.energy)).nonzero().squeeze(1)
-    step[short] = line[short].lowest()
+    short = far | (whole > state.energy)
+    if gathers(short.device):
+        rows = short.nonzero().squeeze(1)
+        step[rows] = line[rows].lowest()
+    else:
+        step = torch.where(short, line.lowest(), step)
     mean = state.mean + step[:, None] * state.direction
     return mean, problem.energy(mean, state.precision, state.variance, state.log_det)
 
@@ -358,18 +363,21 @@ def _mismatch(m: Tensor, wanted: Tensor) -> Tensor:
 
 def _solve(problem: _Problem, state: _State, max_iter: int, tol: float) -> tuple[_State, Cost]:
     """Iterate on a chunk, leaving out every data point as soon as it is certified."""
-    result, n = state.clone(), problem.x.shape[0]
+    n = problem.x.shape[0]
+    if tol <= 0:
+        for _ in range(max_iter):
+            state = _step(problem, state)
+        return state, Cost(max_iter, 0.0, 0, n)
+    result = state.clone()
     active, before = torch.arange(n, device=problem.x.device), state.energy
     iteration = converged = 0
     while True:
-        going = torch.ones_like(active, dtype=torch.bool)
-        if tol > 0:
-            goal = tol * (1 + state.energy.abs())
-            going = _gap(problem, state) > goal
-            converged += len(going) - int(going.sum())
-            if iteration and iteration % LOOK_BACK == 0:
-                going &= before - state.energy > 1e-3 * goal
-                before = state.energy
+        goal = tol * (1 + state.energy.abs())
+        going = _gap(problem, state) > goal
+        converged += len(going) - int(going.sum())
+        if iteration and iteration % LOOK_BACK == 0:
+            going &= before - state.energy > 1e-3 * goal
+            before = state.energy
         if iteration == max_iter or not going.all():
             result.write(active, state)
             active, problem, state, before = active[going], problem[going], state[going], before[going]

@@ -25,7 +25,14 @@ from torch import Tensor
 
 from sparsentropy import folded_normal
 from sparsentropy.inference.diagonal import DiagonalSolver
-from sparsentropy.inference.solution import AbstractSolver, Cost, Solution, default_tolerance, largest_gradient
+from sparsentropy.inference.solution import (
+    AbstractSolver,
+    Cost,
+    Solution,
+    default_tolerance,
+    gathers,
+    largest_gradient,
+)
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, LowRank
 from sparsentropy.precision import CHUNK_ELEMENTS
@@ -35,7 +42,7 @@ DIAGONAL_TOLERANCE = 1e-2  # of the cold start, nats
 WIDER = 4  # r softest directions are chosen from this many times r
 WEAKEST, STRONGEST = 0.1, 3.0  # bounds on the first |V| in units of √v
 LARGEST_LOG_STEP = 1.5  # of log v
-BACKTRACKS = 10
+BACKTRACKS, BACKTRACKS_OF_ALL = 10, 3  # where only some data points do them, and where all must
 SUFFICIENT = 1e-4  # part of the expected gain that an accepted step has to make (Armijo)
 LOOK_EVERY = 10  # iterations between two looks at what was gained
 # v may be this small in units of 1/(P_hh + 1/λ²): its optimum can be 0, where V takes all of a code's variance
@@ -113,6 +120,14 @@ class _Point:
 
     def __getitem__(self, rows: Tensor) -> "_Point":
         return _Point(self.codes[rows], self.energy[rows], self.gradient[rows])
+
+    def where(self, chosen: Tensor, other: "_Point") -> "_Point":
+        """The chosen data points of this one, the others of the other one."""
+        return _Point(
+            torch.where(chosen[:, None, None], self.codes, other.codes),
+            torch.where(chosen, self.energy, other.energy),
+            torch.where(chosen[:, None, None], self.gradient, other.gradient),
+        )
 
     def write(self, rows: Tensor, other: "_Point") -> None:
         for f in fields(self):
@@ -309,18 +324,21 @@ def _step(problem: _Problem, point: _Point, history: list[_Pair]) -> tuple[_Poin
     direction, slope = _direction(problem, point, history)
     length = torch.ones_like(slope)
     new, noise = problem.evaluate(point.codes + direction), problem.rounding(point.energy)
-    for _ in range(BACKTRACKS):
+    few = gathers(slope.device)
+    for _ in range(BACKTRACKS if few else BACKTRACKS_OF_ALL):
         excess = new.energy - point.energy - slope * length
-        rows = (new.energy > point.energy + SUFFICIENT * length * slope + noise).nonzero().squeeze(1)
+        short = new.energy > point.energy + SUFFICIENT * length * slope + noise
+        # The lowest point of the parabola through both energies and the slope, within bounds
+        lowest = -slope * length / (2 * excess)
+        length = torch.where(short, length * lowest.clamp(0.1, 0.5), length)
+        if not few:
+            new = problem.evaluate(point.codes + length[:, None, None] * direction)
+            continue
+        rows = short.nonzero().squeeze(1)
         if not len(rows):
             return new, -slope / 2
-        # The lowest point of the parabola through both energies and the slope, within bounds
-        lowest = -slope[rows] * length[rows] / (2 * excess[rows])
-        length[rows] *= lowest.clamp(0.1, 0.5)
         new.write(rows, problem[rows].evaluate(point.codes[rows] + length[rows, None, None] * direction[rows]))
-    worse = (new.energy > point.energy).nonzero().squeeze(1)
-    new.write(worse, point[worse])
-    return new, -slope / 2
+    return point.where(new.energy > point.energy, new), -slope / 2
 
 
 def _solve(problem: _Problem, codes: Tensor, max_iter: int, tol: float) -> tuple[Tensor, Cost]:

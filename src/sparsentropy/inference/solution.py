@@ -117,6 +117,15 @@ def default_tolerance(dtype: torch.dtype) -> float:
     return 2e-9 if dtype == torch.float64 else 1e-6
 
 
+def gathers(device: torch.device) -> bool:
+    """Whether work that only some data points need is done on these alone.
+
+    A graphics processor would have to tell the host how many they are, and would wait for it: there all data points do
+    the work, and those that do not need it drop the result.
+    """
+    return device.type == "cpu"
+
+
 def largest_gradient(x: Tensor, posterior: AbstractPosterior, parameters: Parameters) -> float:
     """Largest |∂bound/∂ν| in units of 1/λ: |λ wᵀ(x − Wν)/σ² − ∂E|z|/∂ν|."""
     if len(posterior) == 0:
