@@ -76,10 +76,10 @@ def _laplace(d: int, h: int, seconds: float) -> Workload:
 
 
 WORKLOADS = (
-    _patches(8, 128, 120),
-    _patches(16, 100, 240),
-    _patches(16, 512, 180),
-    _patches(16, 1024, 240),
-    _patches(32, 2048, 420),
-    _laplace(64, 64, 60),
+    _patches(8, 128, 60),
+    _patches(16, 100, 120),
+    _patches(16, 512, 120),
+    _patches(16, 1024, 150),
+    _patches(32, 2048, 240),
+    _laplace(64, 64, 30),
 )

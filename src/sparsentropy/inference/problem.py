@@ -11,7 +11,7 @@ scale is s = 1/(K + √(K² + 1)), then the code is u = z s, and the slope is ψ
 An atom whose prior is far narrower than the noise is *silent*: its codes stay so near to zero that ψ is a parabola with
 the curvature c = ψ''(0) = √8/π^½ α/s(0). Such codes follow linearly from the others, and taking them out leaves the
 same problem with the data term seen through M = (I + 2 W' diag(1/c) W'ᵀ)⁻¹, W' the silent atoms. Learning switches off
-the atoms that it does not need, so this may halve the problem; the cubic term that is left out is bounded in `idle`.
+the atoms that it does not need, so this may halve the problem; what is left out is bounded in `idle`.
 """
 
 import math
@@ -26,10 +26,10 @@ from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 SHORTEST = 1e-6  # atoms count as so long at least, in units of σ/λ, to have a unit at all
-# Steepness from which on an atom is silent: the cost of that is far below a nano-nat. To certify the last digit of
-# float64 the slope of the prior must be known to as many digits.
+# Steepness from which on an atom is silent. To certify the last digit of float64 by duality the slope of the prior must
+# be known to as many digits.
 SILENT, SILENT_EXACTLY = 100.0, 1e7
-LINEAR = 0.1  # largest |z| of a silent code for which `idle` holds
+LINEAR = 0.25  # largest |z| of a silent code for which `idle` holds
 
 
 @final
@@ -46,20 +46,23 @@ class Silent:
         """U of the silent atoms (n, h'')."""
         return (x @ self.from_data).addmm_(heard, self.from_codes)
 
-    def joined(self, heard: Tensor, silent: Tensor | None = None) -> Tensor:
-        """Values of all atoms (n, h), those of the silent ones being s(0) by default."""
-        silent = self.scale.to(heard.dtype).expand(len(heard), -1) if silent is None else silent
+    def joined(self, heard: Tensor, silent: Tensor) -> Tensor:
+        """Values of all atoms (n, h)."""
         return torch.cat([heard, silent], 1).index_select(1, self.order)
+
+    def scales(self, codes: Tensor) -> Tensor:
+        """S of the silent atoms (n, h''): s(0) (1 + z²) up to terms of fourth order."""
+        scale = self.scale.to(codes.dtype)
+        return torch.addcmul(scale, codes, codes / scale)
 
     def idle(self, codes: Tensor) -> Tensor:
         """What taking ψ for a parabola costs at most, in nats; infinite where it is none (n,).
 
-        With z' = u/s(0) the slope of ψ is between (1 − 4/3 z'²) c u and c u, and c u² is at most 2 z'²; so the error of
-        the slope, squared and divided by 2c, is at most 2 z'⁶.
+        With z' = u/s(0) the slope of ψ is between (1 − 4/3 z'²) c u and c u, and c u² is near 2 z'²; so the error of
+        the slope, squared and divided by 2c, is near 2 z'⁶, and s is wrong by less than 2 z'⁴, which costs its square.
         """
         largest = codes.div(self.scale.to(codes.dtype)).abs().amax(1)
-        bound = 2 * codes.shape[1] * largest.double().pow(6)
-        return torch.where(largest <= LINEAR, bound, torch.inf)
+        return torch.where(largest <= LINEAR, 4 * codes.shape[1] * largest.double().pow(6), torch.inf)
 
 
 @final
@@ -123,7 +126,8 @@ class Problem:
             mean = torch.empty(len(x), self.parameters.h, dtype=code.dtype, device=code.device)
             out = Diagonal(mean, torch.empty_like(mean))
         if self.silent is not None:
-            code, scale = self.silent.joined(code, self.silent.codes(x, code)), self.silent.joined(scale)
+            quiet = self.silent.codes(x, code)
+            code, scale = self.silent.joined(code, quiet), self.silent.joined(scale, self.silent.scales(quiet))
         unit = self.unit.to(code.dtype)
         torch.mul(code, SQRT_2 * unit, out=out.mean)
         torch.mul(scale, unit, out=out.variance).square_()

@@ -15,6 +15,8 @@ from torch import Tensor
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, Statistics, Weights
 
+OFF, NARROW = 1e-2, 0.1  # usage and λ|w|/σ below which an atom is off
+AWAY = 1e3  # σ/(λ|w|) that it is given
 PASSES = 3
 """Rounds over the atoms in one column-wise update; each round raises the bound."""
 
@@ -35,9 +37,22 @@ def update(statistics: Statistics, parameters: Parameters, weights: Weights = PL
         The new parameters, and the factors by which codes must be multiplied to go with them (1 under annealing).
     """
     if weights.plain:
-        return statistics.fit(parameters, least_squares(statistics)).gauged()
+        return fit(statistics, parameters, least_squares(statistics)).gauged()
     dictionary = columnwise(statistics, parameters.dictionary.double())
     return statistics.fit(parameters, dictionary), torch.ones_like(parameters.prior_scale)
+
+
+def fit(statistics: Statistics, parameters: Parameters, dictionary: Tensor | None = None) -> Parameters:
+    """λ* and σ²*, except that atoms that are off are put out of the way.
+
+    Without codes, λ* is what λ was, whatever that is: s = √(π/2) λ, and then mean E|z| = λ. But the expected error has
+    s² |w|² in it, so the bound is the higher the smaller λ. A thousandth of the noise costs less than a millionth of a
+    nat, and such an atom no longer takes part in inference.
+    """
+    fitted = statistics.fit(parameters, dictionary)
+    narrow = (fitted.noise_variance.sqrt() / fitted.dictionary.norm(dim=0)).nan_to_num(posinf=0.0)
+    off = (statistics.usage < OFF) & (fitted.prior_scale < NARROW * narrow)
+    return replace(fitted, prior_scale=torch.where(off, narrow / AWAY, fitted.prior_scale))
 
 
 def least_squares(statistics: Statistics) -> Tensor:

@@ -121,7 +121,8 @@ class _Task:
             posteriors.append(solution.posterior)
         assert statistics is not None, "the estimator refuses empty data"
         bound = float(entropy_elbo(statistics, parameters, self.weights))
-        return _State(statistics.fit(parameters), posteriors, statistics, bound)
+        fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
+        return _State(fitted, posteriors, statistics, bound)
 
     def begin(self, starts: Sequence[Parameters]) -> _State:
         """The first of the starts that is not clearly worse than a later one."""
@@ -320,7 +321,7 @@ def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
     step, iterations = 1.0, state.iterations
     while slope > 0 and iterations <= MOST_ITERATIONS:
         trial = state.parameters.dictionary.double() + step * direction
-        parameters, factor = state.statistics.fit(state.parameters, trial).gauged()
+        parameters, factor = em.fit(state.statistics, state.parameters, trial).gauged()
         parameters = replace(parameters, noise_variance=state.parameters.noise_variance)
         new = task.expect(parameters, _scaled(state.posteriors.__getitem__, factor), iterations)
         if new.bound > state.bound + SUFFICIENT * step * slope:
