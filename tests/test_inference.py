@@ -595,7 +595,7 @@ def with_atoms_off(dtype=torch.float64, n=40):
 
 
 def missing(x, q, p):
-    """Distance to the best bound of each data point; the duality gap is far above it where an atom is off."""
+    """Distance to the best bound of each data point."""
     x, p = x.double(), p.to(torch.float64)
     best = DiagonalSolver()(x, p).posterior
     return elbo_rows(x, best, p) - elbo_rows(x, Diagonal(q.mean.double(), q.variance.double()), p)
@@ -662,6 +662,36 @@ def test_codes_told_apart_well_are_solved_to_the_end_in_a_few_iterations():
     assert solution.cost.converged == 200
     assert solution.cost.iterations <= 8
     assert missing(x, solution.posterior, p).max() < 1e-4
+
+
+@pytest.mark.parametrize("off", [0, 16])
+def test_float32_costs_no_more_than_to_write_down_codes_far_larger_than_their_uncertainty(off):
+    """Codes ten thousand times as large as the noise: products of them in float32 would cost a hundred times more."""
+    draw = generator(3)
+    atoms = torch.linalg.qr(normal(96, 96, draw=draw)).Q + 0.02 * normal(96, 96, draw=draw)
+    atoms = torch.cat([atoms, normal(96, off, draw=draw)], 1)
+    p = Parameters(atoms / atoms.norm(dim=0), torch.ones(96 + off, dtype=torch.float64), double(1e-8))
+    p.prior_scale[96:] = 1e-7
+    x, p = p.sample(300, 3)[0].float(), p.to(torch.float32)
+    short = p.to(torch.float64)
+    q = DiagonalSolver()(x, p, max_iter=20, tol=0.0).posterior
+    best = DiagonalSolver()(x.double(), short).posterior
+    written = Diagonal(best.mean.float(), best.variance.float())
+    assert missing(x, q, short).mean() < 10 * missing(x, written, short).mean()
+    splitting = Splitting.of(Problem.of(p, exact=False))
+    assert splitting.anchor.dtype == torch.float64
+    assert splitting.turn.dtype == torch.float32
+    assert Splitting.of(Problem.of(with_atoms_off(torch.float32)[1], exact=False)).anchor.dtype == torch.float32
+
+
+def test_the_duality_gap_is_near_the_distance_to_the_optimum_beside_atoms_that_are_off():
+    """More atoms than dimensions, so that no vector has the pull of all slopes: those of the others count."""
+    x, p = with_atoms_off(torch.float32, n=200)
+    for steps in (4, 8, 14):
+        q = DiagonalSolver()(x, p, max_iter=steps, tol=0.0).posterior
+        gap, true = duality_gap(x, q, p), missing(x, q, p)
+        assert (gap >= true - 1e-10).all()
+        assert gap.mean() < 4 * true.mean() + 1e-7
 
 
 # Newton's method for what a splitting certifies last

@@ -6,9 +6,10 @@ Fenchel duality: for any vector u of the data space with |w_hᵀu| ≤ 1/λ_h,
 
 where ψ* is the conjugate of the code's own cost (module `diagonal`). Its maximiser is explicit, z = erf⁻¹(λ y), so
 evaluating the bound takes one product with the dictionary and no iteration. Two vectors u are tried and the better is
-kept: the scaled residual (x − Wν)/σ², and the vector next to it whose pull Wᵀu equals the slopes of the prior at q,
-which no rounding of ν can make infeasible. The difference between f(ν) and this bound is a certificate: it holds
-whatever solver found ν. It is evaluated in float64, since near the optimum it is a small difference of large numbers.
+kept: the scaled residual (x − Wν)/σ², and the vector next to it whose pull Wᵀu is as near to the slopes of the prior at
+q as may be, which no rounding of ν can make infeasible. The difference between f(ν) and this bound is a certificate:
+it holds whatever solver found ν. It is evaluated in float64, since near the optimum it is a small difference of large
+numbers.
 """
 
 from dataclasses import dataclass
@@ -59,13 +60,16 @@ class Certificate:
 
     parameters: Parameters  # in float64
     own_precision: Tensor  # |w_h|²/σ² (h,)
-    pseudo_inverse: Tensor  # W⁺ (h, d)
+    # diag(λ) (W diag(λ))⁺ (h, d): what moves all pulls nearest to given ones. The flatter the cost of a code is, the
+    # nearer its own must come, and 1/λ² is the curvature of a prior as a whole
+    pseudo_inverse: Tensor
 
     @classmethod
     def of(cls, parameters: Parameters) -> "Certificate":
         """Prepare for these parameters."""
         p = parameters.to(torch.float64)
-        return cls(p, p.dictionary.square().sum(0) / p.noise_variance, torch.linalg.pinv(p.dictionary, rtol=1e-10))
+        pseudo_inverse = p.prior_scale[:, None] * torch.linalg.pinv(p.dictionary * p.prior_scale, rtol=1e-10)
+        return cls(p, p.dictionary.square().sum(0) / p.noise_variance, pseudo_inverse)
 
     def gap(self, x: Tensor, q: AbstractPosterior) -> Tensor:
         """See `duality_gap`."""

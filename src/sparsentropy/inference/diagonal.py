@@ -192,5 +192,5 @@ def _put(q: Diagonal, rows: Tensor, part: Diagonal) -> None:
 
 def _polished(x: Tensor, state: State) -> Tensor:
     own = state.splitting
-    data = x.double() @ own.problem.view
+    data = x.double() @ own.problem.view.T
     return polished(data, own.problem.atoms, own.problem.steepness, own.penalty, state.z.double()).to(state.z.dtype)

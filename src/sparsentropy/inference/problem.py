@@ -75,8 +75,8 @@ class Problem:
     heard: Tensor  # atoms that are not silent (h',)
     silent: Silent | None
     steepness: Tensor  # α of the atoms that are heard (h',), float64
-    view: Tensor  # √M/σ: the data are seen through it (d, d), float64
-    atoms: Tensor  # atoms that are heard, of unit length, seen through √M (d, h'), float64
+    view: Tensor  # R/σ: the data are seen through it, with RᵀR = M (d, d), float64
+    atoms: Tensor  # atoms that are heard, of unit length, seen through R (d, h'), float64
 
     @classmethod
     def of(cls, parameters: Parameters, *, exact: bool) -> "Problem":
@@ -91,9 +91,7 @@ class Problem:
         eye = torch.eye(p.d, dtype=torch.float64, device=atoms.device)
         if len(out) == 0:
             return cls(parameters, unit, heard, None, steepness, eye / noise, atoms)
-        silent, metric = _taken_out(out, heard, steepness[out], atoms, noise, parameters.dictionary.dtype)
-        values, vectors = torch.linalg.eigh(metric)
-        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        silent, root = _taken_out(out, heard, steepness[out], atoms, noise, parameters.dictionary.dtype)
         return cls(parameters, unit, heard, silent, steepness[heard], root / noise, root @ atoms[:, heard])
 
     @property
@@ -104,7 +102,7 @@ class Problem:
     @property
     def pull(self) -> Tensor:
         """B (d, h') with x B the slope of the data term at zero, over −2, float64."""
-        return self.view @ self.atoms / SQRT_2
+        return self.view.T @ self.atoms / SQRT_2
 
     def best_scale(self, z: Tensor) -> Tensor:
         """Best s = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π), of the atoms that are heard."""
@@ -149,15 +147,15 @@ def best_scale(z: Tensor, steepness: Tensor) -> Tensor:
 def _taken_out(
     out: Tensor, heard: Tensor, steepness: Tensor, atoms: Tensor, noise: Tensor, dtype: torch.dtype
 ) -> tuple[Silent, Tensor]:
-    """The silent atoms, and M (d, d), float64."""
+    """The silent atoms, and a root R of M, with RᵀR = M (d, d), float64."""
     scale = best_scale(torch.zeros_like(steepness), steepness)
-    curvature = 2 * SQRT_2 / math.sqrt(math.pi) * steepness / scale
-    quiet = atoms[:, out]
-    # u'' = (2 W'ᵀW' + diag c)⁻¹ √2 W'ᵀ (x/σ − √2 W u)
-    system = 2 * quiet.T @ quiet + torch.diag(curvature)
-    response = torch.linalg.solve(system, SQRT_2 * quiet.T).T
-    metric = torch.eye(len(atoms), dtype=atoms.dtype, device=atoms.device) - SQRT_2 * response @ quiet.T
+    quiet, curvature = atoms[:, out], 2 * SQRT_2 / math.sqrt(math.pi) * steepness / scale
+    # M⁻¹ = I + 2 W' diag(1/c) W'ᵀ = L Lᵀ, and R = L⁻¹
+    eye = torch.eye(len(atoms), dtype=atoms.dtype, device=atoms.device)
+    factor = torch.linalg.cholesky(eye + (2 * quiet / curvature) @ quiet.T)
+    root = torch.linalg.solve_triangular(factor, eye, upper=False)
+    # u'' = √2 diag(1/c) W'ᵀ M (x/σ − √2 W u)
+    response = root.T @ (root @ (SQRT_2 * quiet / curvature))
     from_codes = -SQRT_2 * atoms[:, heard].T @ response
     order = torch.cat([heard, out]).argsort()
-    silent = Silent(order, scale, (response / noise).to(dtype), from_codes.to(dtype))
-    return silent, (metric + metric.T) / 2
+    return Silent(order, scale, (response / noise).to(dtype), from_codes.to(dtype)), root

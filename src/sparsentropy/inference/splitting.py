@@ -6,17 +6,24 @@ Rachford its whole state is one array t, the argument of the prior's proximal ma
 
     t ← t + r (v − u),    v = (G + ρ)⁻¹ (b + ρ (2u − t)),
 
-which is one product with an (h, h) matrix. The proximal map solves β erf(z) + z s = t, β = α/(√2 ρ), by a Newton step
-in z from where it was. Its slope lies near 1 + (slope at zero − 1) exp(−z²) unless an atom is steep; then the exact
-slope is taken, and bounds of |z| hold what may overshoot. Everything else are passes over arrays of codes, which is
-what costs time unless h is large, so all of them write into arrays that are there already, a chunk at a time that stays
-in the cache.
+which is one product with an (h, h) matrix. It is computed around the codes a = (G + α²/2)⁻¹ b that a Gaussian prior of
+the same size would lead to,
 
-The first codes are those of a Gaussian prior of the same size, at the cost of one iteration. From there on the gap
-shrinks about tenfold with each iteration where codes are told apart well, and two- to fourfold elsewhere.
+    v − a = (G + ρ)⁻¹ (α²/2 · a + ρ (2u − t − a)),
+
+since codes may be ten thousand times as large as their uncertainty, and a product of large numbers in float32 would
+lose what the prior does to them. Only a itself then asks for float64, where codes are that large.
+
+The proximal map solves β erf(z) + z s = t, β = α/(√2 ρ), by a Newton step in z from where it was. Its slope lies near
+1 + (slope at zero − 1) exp(−z²) unless an atom is steep; then the exact slope is taken, and bounds of |z| hold what may
+overshoot. Everything else are passes over arrays of codes, which is what costs time unless h is large, so all of them
+write into arrays that are there already, a chunk at a time that stays in the cache.
+
+The first codes are a. From there on the gap shrinks about tenfold with each iteration where codes are told apart well,
+and two- to fourfold elsewhere.
 
 Where no two codes can be traded against each other, μ being the smallest eigenvalue of G, the distance to the optimum
-is at most |g|²/μ with g = G u − b + ψ'/2, which costs as much as another iteration and is good in float32.
+is at most |g|²/μ with g = G (u − a) − α²/2 · a + ψ'/2, which costs as much as another iteration and is good in float32.
 """
 
 import math
@@ -36,12 +43,15 @@ APART = 0.2  # μ from which on codes count as told apart well
 # α², and at zero α; half as much or twice as much takes up to twice as many iterations. The first codes then come from
 # other parameters or from another prior and may be far off: until they are where the data want them, no overshooting.
 PENALTY, SHARE = 0.4, 0.5
-RELAXATION, RELAXATION_APART = 1.6, 1.9
+RELAXATION, RELAXATION_APART = 1.6, 1.95
 PLAIN_STEPS = 2
 SOONER = 0.35  # part of the iterations that are enough where codes are told apart well
 STEEP, CURVED = 10.0, 2.0  # steepness, and slope of the proximal map at zero, from which on Newton steps are held
 MOST_EIGENVALUES = 1024  # of a matrix of this size they are all computed; larger ones are bounded
-ROUNDING = 8.0  # units in the last place of a code that may be wrong
+# Units in the last place of a, by how it was computed, that may be wrong; and the cost of that, in nats per data point,
+# from which on a is computed in float64
+ROUNDING, ROUNDING_WIDE = 8.0, 1.0
+MOST_ROUNDING = 1e-6
 SLOPE = 2 / math.sqrt(math.pi)  # of the error function at zero
 
 
@@ -54,17 +64,17 @@ class Splitting:
     penalty: Tensor  # ρ (h',), float64
     relaxation: float  # r
     weakest: float  # lower bound of μ; 0 where nothing is known
-    # b = x · pull (d, h'), where codes are told apart well. Elsewhere x stands for b below: b must not be rounded
-    # before it is multiplied with an inverse of G
-    pull: Tensor | None
+    rounding: float  # of a, relative
+    anchor: Tensor  # x to a (d, h'), may be float64
+    advance: Tensor  # a to r (G + ρ)⁻¹ α²/2 · a (h', h')
     gram: Tensor  # G (h', h')
-    ridge: Tensor  # b to first codes (h' or d, h')
-    inverse: Tensor  # b to r (G + ρ)⁻¹ b (h' or d, h')
     turn: Tensor  # r ρ (G + ρ)⁻¹ − r/2 (h', h')
+    precision: Tensor  # α²/2 (h',)
     steepness: Tensor  # α (h',)
     share: Tensor  # β (h',)
-    bend: Tensor  # K at z = 0 (h',)
-    rise: Tensor  # (slope of the proximal map at zero − 1)/`bend` (h',)
+    log_bend: Tensor  # log₂ K at z = 0 (h',)
+    rise: Tensor  # (slope of the proximal map at zero − 1)/K at z = 0 (h',)
+    sharp: Tensor  # slope of β erf(z) at zero/K at z = 0 (h',)
     steep: Tensor  # slope of β erf(z) in u at zero (h',)
     first: Tensor  # 1 − 1/slope of the proximal map at zero (h',)
     one: Tensor
@@ -79,11 +89,12 @@ class Splitting:
         penalty = torch.ones_like(alpha) if apart else PENALTY * alpha * alpha.clamp(min=SHARE)
         relaxation = RELAXATION_APART if apart else RELAXATION
         # In float64: G may be singular, and ρ many orders smaller
-        inverse, ridge = _inverse(gram + torch.diag(penalty)), _inverse(gram + torch.diag(alpha.square() / 2))
-        pull = problem.pull
-        before = torch.eye(len(gram), dtype=pull.dtype, device=pull.device) if apart else pull
-        pinned, scale = SLOPE * alpha / (SQRT_2 * penalty), problem.best_scale(torch.zeros_like(alpha))
-        slope = pinned + scale
+        precision, inverse = alpha.square() / 2, _inverse(gram + torch.diag(penalty))
+        anchor = problem.pull @ _inverse(gram + torch.diag(precision))
+        # Codes are as large as λ, which is 1/(√2 α) here
+        wide = float((ROUNDING * torch.finfo(dtype).eps / alpha).square().sum()) > MOST_ROUNDING
+        share, scale = alpha / (SQRT_2 * penalty), problem.best_scale(torch.zeros_like(alpha))
+        slope = SLOPE * share + scale
         bend = alpha / math.sqrt(2 * math.pi)
         turn = relaxation * penalty[:, None] * inverse
         turn.diagonal().sub_(relaxation / 2)
@@ -92,18 +103,20 @@ class Splitting:
             penalty,
             relaxation,
             weakest,
-            pull=pull.to(dtype) if apart else None,
+            rounding=(ROUNDING_WIDE if wide else ROUNDING) * torch.finfo(dtype).eps,
+            anchor=anchor if wide else anchor.to(dtype),
+            advance=(relaxation * precision[:, None] * inverse).to(dtype),
             gram=gram.to(dtype),
-            ridge=(before @ ridge).to(dtype),
-            inverse=(relaxation * before @ inverse).to(dtype),
             turn=turn.to(dtype),
+            precision=precision.to(dtype),
             steepness=alpha.to(dtype),
-            share=(alpha / (SQRT_2 * penalty)).to(dtype),
-            bend=bend.to(dtype),
+            share=share.to(dtype),
+            log_bend=bend.log2().to(dtype),
             rise=((slope - 1) / bend).to(dtype),
-            steep=(pinned / scale).to(dtype),
+            sharp=(SLOPE * share / bend).to(dtype),
+            steep=(SLOPE * share / scale).to(dtype),
             first=(1 - 1 / slope).to(dtype),
-            one=torch.ones((), dtype=dtype, device=pull.device),
+            one=torch.ones((), dtype=dtype, device=gram.device),
             bounds=_Bounds.of(problem, penalty) if bool(((alpha > STEEP) | (slope > CURVED)).any()) else None,
         )
 
@@ -115,7 +128,7 @@ class Splitting:
     @property
     def quick(self) -> bool:
         """Whether gaps can be certified without float64."""
-        return self.pull is not None
+        return self.weakest >= APART
 
     def iterations(self, most: int) -> int:
         """So many do as much as `most` do where codes are hard to tell apart."""
@@ -162,8 +175,8 @@ class State:
     """Arrays (n, h') in which a chunk of data points is worked on; `step` changes them in place."""
 
     splitting: Splitting
-    base: Tensor  # b, or x (n, h' or d)
-    pulled: Tensor  # r (G + ρ)⁻¹ b
+    anchor: Tensor  # a
+    drift: Tensor  # r/2 a + r (G + ρ)⁻¹ α²/2 · a
     z: Tensor
     bend: Tensor  # K
     scale: Tensor  # s
@@ -175,9 +188,10 @@ class State:
     @classmethod
     def of(cls, splitting: Splitting, x: Tensor, start: tuple[Tensor, Tensor] | None) -> "State":
         """At u and z of a warm start, or at the codes of a Gaussian prior."""
-        base = x if splitting.pull is None else x @ splitting.pull
-        pulled = base @ splitting.inverse
-        state = cls(splitting, base, pulled, *(torch.empty_like(pulled) for _ in fields(cls)[3:]))
+        anchor = (x.to(splitting.anchor.dtype) @ splitting.anchor).to(splitting.dtype)
+        # The large and the small part are not to be summed over one after the other
+        drift = torch.addmm(anchor, anchor, splitting.advance, beta=splitting.relaxation / 2)
+        state = cls(splitting, anchor, drift, *(torch.empty_like(anchor) for _ in fields(cls)[3:]))
         if start is None:
             state._begin()
         else:
@@ -194,18 +208,19 @@ class State:
         plain = number <= PLAIN_STEPS and not own.quick
         if plain:
             self.slope.copy_(self.target)
-        torch.lerp(self.target, self.code, 2.0, out=self.work)
+        torch.lerp(self.target, self.code, 2.0, out=self.work).sub_(self.anchor)
         # t + r (v − u), with u = (2u − t)/2 + t/2
-        self.target.addmm_(self.work, own.turn, beta=1 - own.relaxation / 2).add_(self.pulled)
+        self.target.addmm_(self.work, own.turn, beta=1 - own.relaxation / 2).add_(self.drift)
         if plain:
             torch.lerp(self.slope, self.target, 1 / own.relaxation, out=self.target)
             self._prox()
         self._prox()
 
     def gradient(self) -> Tensor:
-        """Half the slope of the cost, G u − b + α erf(z)/√2; needs b (n, h')."""
-        torch.erf(self.z, out=self.slope).mul_(self.splitting.steepness / SQRT_2)
-        return torch.addmm(self.slope, self.code, self.splitting.gram, out=self.work).sub_(self.base)
+        """Half the slope of the cost, G (u − a) − α²/2 · a + α erf(z)/√2 (n, h')."""
+        own = self.splitting
+        torch.erf(self.z, out=self.slope).mul_(own.steepness / SQRT_2).addcmul_(self.anchor, own.precision, value=-1)
+        return self.slope.addmm_(torch.sub(self.code, self.anchor, out=self.work), own.gram)
 
     def certified(self, x: Tensor, tol: float) -> tuple[Tensor, float]:
         """Which gaps are at most `tol` times 1 + the cost, (n,), and the largest gradient of these in units of 1/λ."""
@@ -213,8 +228,8 @@ class State:
         gap = gradient.square().sum(1, dtype=torch.float64) / own.weakest
         if own.problem.silent is not None:
             gap += own.problem.silent.idle(own.problem.silent.codes(x, self.code))
-        # Codes as large as u are known to eps u at best, which costs its square
-        rounding = (ROUNDING * torch.finfo(x.dtype).eps) ** 2 * self.code.square().sum(1, dtype=torch.float64)
+        # Of codes as large as u not more is known, which costs its square
+        rounding = own.rounding**2 * self.code.square().sum(1, dtype=torch.float64)
         # The cost of a code, A/λ + s²/2 − log s, is at least 1/2
         holds = gap <= tol * (1 + own.problem.parameters.h / 2) + rounding
         largest = gradient[holds].div_(own.steepness / SQRT_2).abs()
@@ -233,15 +248,13 @@ class State:
     def _begin(self) -> None:
         """At the codes of a Gaussian prior, with the pull of the true one."""
         own = self.splitting
-        torch.mm(self.base, own.ridge, out=self.code)
         # t = u + β erf(z), where erf(z) is at most 1, and at most its slope at zero times u
-        torch.mul(self.code, own.steep, out=self.work)
-        torch.add(self.code, torch.clamp(self.work, -own.share, own.share, out=self.work), out=self.target)
+        torch.mul(self.anchor, own.steep, out=self.work)
+        torch.add(self.anchor, torch.clamp(self.work, -own.share, own.share, out=self.work), out=self.target)
         # and back: z from the slope at zero for a small t, from β beyond for a large one
         torch.clamp(self.target * own.first, -own.share, own.share, out=self.work)
         torch.sub(self.target, self.work, out=self.z)
         self._evaluate()
-        self._prox()
 
     def _resume(self, code: Tensor, z: Tensor) -> None:
         """The scales belonged to other parameters, the codes are kept."""
@@ -270,7 +283,7 @@ class State:
         own = self.splitting
         held = torch.mul(self.bend, self.scale)
         torch.div(held, 1 - held, out=self.slope).mul_(self.z).mul_(self.z).mul_(2).add_(1).mul_(self.scale)
-        self.slope.addcmul_(self.bend, SLOPE * own.share / own.bend)
+        self.slope.addcmul_(self.bend, own.sharp)
         self.z.addcdiv_(self.work, self.slope, value=-1)
         size = self.target.abs()
         ceiling = (size * bounds.far).sub_(bounds.far_offset).clamp_(min=1)
@@ -280,6 +293,6 @@ class State:
 
     def _evaluate(self) -> None:
         """K, s and u at z."""
-        torch.mul(self.z, self.z, out=self.bend).mul_(-LOG2_E).exp2_().mul_(self.splitting.bend)
+        torch.addcmul(self.splitting.log_bend, self.z, self.z, value=-LOG2_E, out=self.bend).exp2_()
         torch.addcmul(self.splitting.one, self.bend, self.bend, out=self.scale).sqrt_().add_(self.bend).reciprocal_()
         torch.mul(self.z, self.scale, out=self.code)
