@@ -427,8 +427,8 @@ def test_chunks_change_nothing(name, shape, monkeypatch):
     x, p = problem(shape, n=17)
     solver = SOLVERS[name].solver
     whole = solver(x, p)
-    monkeypatch.setattr(precision, "CHUNK_ELEMENTS", 100)
-    monkeypatch.setattr(low_rank, "CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr(precision, "CHUNK", {"cpu": 100})
+    monkeypatch.setattr(low_rank, "CHUNK", {"cpu": 1000})
     monkeypatch.setattr("sparsentropy.inference.diagonal.CHUNK", {"cpu": 40})
     chunked = solver(x, p)
     # To the tolerance only: products round differently for other numbers of rows

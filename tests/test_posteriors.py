@@ -195,7 +195,7 @@ def test_full_multiplies_with_its_covariance(shape, dtype):
 def test_full_in_chunks_is_full_at_once(shape, elements, monkeypatch):
     whole = random_posterior("full", shape)
     expected = answers(whole, shape) | {"multiply": whole.multiply(whole.mean)}
-    monkeypatch.setattr(precision, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(precision, "CHUNK", {"cpu": elements})
     pieces = random_posterior("full", shape)
     actual = answers(pieces, shape) | {"multiply": pieces.multiply(pieces.mean)}
     for key, value in expected.items():
@@ -205,7 +205,7 @@ def test_full_in_chunks_is_full_at_once(shape, elements, monkeypatch):
 @pytest.mark.parametrize("elements", [1, 60, 10_000])
 @each_shape
 def test_no_chunk_of_full_is_larger_than_allowed(shape, elements, monkeypatch):
-    monkeypatch.setattr(precision, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(precision, "CHUNK", {"cpu": elements})
     chunks = list(random_posterior("full", shape)._chunks())
     rows = [factor.covariance().shape[0] for _, factor in chunks]
     assert sum(rows) == shape.n

@@ -323,7 +323,8 @@ class Full(AbstractPosterior):
         tensor([[0.5000, 0.5000]])
         """
         variance, log_det = torch.empty_like(mean), torch.empty_like(mean[:, 0])
-        for rows, factor in precision.factors(prior_precision, scaled_dictionary):
+        dtype = precision.arithmetic(scaled_dictionary, mean.dtype)
+        for rows, factor in precision.factors(prior_precision, scaled_dictionary, dtype):
             variance[rows], log_det[rows] = factor.variance(), factor.log_det()
         return cls(mean, prior_precision, variance, log_det, scaled_dictionary)
 
@@ -345,8 +346,8 @@ class Full(AbstractPosterior):
 
     def spread(self, dictionary: Tensor) -> Tensor:
         """tr(WᵀW T_n), (n,)."""
-        wide = dictionary.double()
-        return torch.cat([factor.spread(wide) for _, factor in self._chunks()]).to(self.mean.dtype)
+        parts = [factor.spread(dictionary.to(factor.dtype)) for _, factor in self._chunks()]
+        return torch.cat(parts).to(self.mean.dtype)
 
     def noise(self, k: int, generator: torch.Generator) -> Tensor:
         """T (Wᵀε/σ + √κ ε'): its covariance is T (WᵀW/σ² + diag κ) T = T, (k, n, h)."""
@@ -364,8 +365,7 @@ class Full(AbstractPosterior):
 
     def rotated(self, matrix: Tensor) -> Diagonal:
         """Mean V ν with the exact marginal variances diag(V T Vᵀ)."""
-        wide = matrix.double()
-        variance = torch.cat([factor.rotated_variance(wide) for _, factor in self._chunks()])
+        variance = torch.cat([factor.rotated_variance(matrix.to(factor.dtype)) for _, factor in self._chunks()])
         return Diagonal(self.mean @ matrix.T, variance.to(self.mean.dtype))
 
     def multiply(self, right: Tensor) -> Tensor:
@@ -374,18 +374,20 @@ class Full(AbstractPosterior):
 
     def _multiply(self, right: Tensor) -> Tensor:
         """T_n b_n for b (k, n, h)."""
-        products = [factor.multiply(right[:, rows].double()) for rows, factor in self._chunks()]
+        products = [factor.multiply(right[:, rows].to(factor.dtype)) for rows, factor in self._chunks()]
         return torch.cat(products, dim=1).to(self.mean.dtype)
 
     def _chunks(self) -> "Iterable[tuple[slice, precision.Cholesky | precision.Woodbury]]":
-        return self.factors or precision.factors(self.prior_precision, self.scaled_dictionary)
+        if self.factors is not None:
+            return self.factors
+        dtype = precision.arithmetic(self.scaled_dictionary, self.mean.dtype)
+        return precision.factors(self.prior_precision, self.scaled_dictionary, dtype)
 
     def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
         """Σ_n b_nh (V T_n Vᵀ)_hj, a chunk of data points at a time."""
-        wide, weights = matrix.double(), weight.double()
-        total = torch.zeros_like(wide)
+        total = torch.zeros_like(matrix, dtype=torch.float64)
         for rows, factor in self._chunks():
-            total += factor.rotated_sum(wide, weights[rows])
+            total += factor.rotated_sum(matrix.to(factor.dtype), weight[rows].to(factor.dtype))
         return total.to(self.mean.dtype)
 
     def remembering(self) -> "Full":

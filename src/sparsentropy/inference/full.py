@@ -25,6 +25,7 @@ rounding and their ratio means nothing; `_mismatch` treats these apart.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -36,6 +37,7 @@ from sparsentropy.inference.diagonal import DiagonalSolver
 from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
+    Inference,
     Solution,
     default_tolerance,
     gathers,
@@ -43,7 +45,7 @@ from sparsentropy.inference.solution import (
 )
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Full
-from sparsentropy.precision import factorised, rows_at_once
+from sparsentropy.precision import arithmetic, factorised, rows_at_once
 
 DIAGONAL_ITERATIONS = 20  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
 FULL_STEP_SLOPE = 0.1  # the Newton step is kept whole while the slope at its end is this much of that at its beginning
@@ -60,7 +62,7 @@ SMALLEST_PRECISION = 1e-6
 @final
 @dataclass(frozen=True)
 class FullSolver(AbstractSolver):
-    """Infers `posteriors.Full`; all arithmetic in float64, whatever the dtype of the data.
+    """Infers `posteriors.Full`; in float64 whatever the dtype of the data, but for factors that do not need it.
 
     Examples
     --------
@@ -85,12 +87,40 @@ class FullSolver(AbstractSolver):
         tol: float | None = None,
     ) -> Solution:
         """See `AbstractSolver`."""
+        return self.at(parameters)(x, start=start, max_iter=max_iter, tol=tol)
+
+    def at(self, parameters: Parameters) -> Inference:
+        """See `AbstractSolver`."""
+        return _Prepared(parameters, _Shared.of(parameters))
+
+
+@final
+@dataclass(frozen=True)
+class _Prepared:
+    """The solver at given parameters."""
+
+    parameters: Parameters
+    shared: "_Shared"
+
+    @cached_property
+    def diagonal(self) -> Inference:
+        """For a cold start."""
+        return DiagonalSolver().at(self.parameters)
+
+    def __call__(
+        self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
+    ) -> Solution:
         tol = default_tolerance(x.dtype) if tol is None else tol
         max_iter = max_iter if tol > 0 else math.ceil(SOONER * max_iter)
-        problem = _Problem.of(x, parameters)
-        mean, precision = _begin(problem, start)
+        shared = self.shared.exact() if 0 < tol < default_tolerance(torch.float32) else self.shared
+        problem = _Problem(x.double(), shared)
+        if start is None:
+            mean, precision = _begin(problem, self.diagonal(x, max_iter=DIAGONAL_ITERATIONS, tol=0.0).posterior)
+        else:
+            mean, variance = start.mean.double(), start.variance.double()
+            precision = problem.stationary(mean, variance)
         result, cost = problem.blank(), Cost(0, 0.0, 0, 0)
-        size = rows_at_once(parameters.h, parameters.d)
+        size = rows_at_once(shared.parameters.h, shared.parameters.d, x.device)
         for begin in range(0, x.shape[0], size):
             rows = slice(begin, begin + size)
             chunk = problem[rows]
@@ -98,7 +128,7 @@ class FullSolver(AbstractSolver):
             result.write(rows, state)
             cost += chunk_cost
         posterior = result.posterior(problem, x.dtype)
-        gradient = largest_gradient(x, posterior, parameters) if tol > 0 else float("nan")
+        gradient = largest_gradient(x, posterior, self.parameters) if tol > 0 else float("nan")
         return Solution(posterior, replace(cost, largest_gradient=gradient))
 
 
@@ -125,8 +155,8 @@ def full_duality_gap(x: Tensor, q: Full, parameters: Parameters) -> Tensor:
     >>> bool(full_duality_gap(torch.tensor([[3.0]]), poor, parameters) > 10)
     True
     """
-    problem, gaps = _Problem.of(x, parameters), []
-    size = rows_at_once(parameters.h, parameters.d)
+    problem, gaps = _Problem(x.double(), _Shared.of(parameters).exact()), []
+    size = rows_at_once(parameters.h, parameters.d, x.device)
     for begin in range(0, x.shape[0], size):
         rows = slice(begin, begin + size)
         state = problem[rows].evaluate(q.mean[rows].double(), q.prior_precision[rows].double())
@@ -178,19 +208,41 @@ class _State:
 
 @final
 @dataclass(frozen=True)
-class _Problem:
-    """Data and parameters in float64."""
+class _Shared:
+    """What all data points share, in float64."""
 
-    x: Tensor
     parameters: Parameters
     scaled_dictionary: Tensor  # W/σ (d, h)
     own_precision: Tensor  # |w|²/σ² (h,)
+    arithmetic: torch.dtype  # of the factors
 
     @classmethod
-    def of(cls, x: Tensor, parameters: Parameters) -> "_Problem":
+    def of(cls, parameters: Parameters) -> "_Shared":
         p = parameters.to(torch.float64)
         scaled = p.dictionary / p.noise_variance.sqrt()
-        return cls(x.double(), p, scaled, scaled.square().sum(0))
+        return cls(p, scaled, scaled.square().sum(0), arithmetic(scaled, parameters.dictionary.dtype))
+
+    def exact(self) -> "_Shared":
+        """With factors in float64."""
+        return replace(self, arithmetic=torch.float64)
+
+
+@final
+@dataclass(frozen=True)
+class _Problem:
+    """Data in float64, and what they share."""
+
+    x: Tensor
+    shared: _Shared
+
+    @property
+    def parameters(self) -> Parameters:
+        return self.shared.parameters
+
+    @property
+    def scaled_dictionary(self) -> Tensor:
+        """W/σ (d, h)."""
+        return self.shared.scaled_dictionary
 
     def __getitem__(self, rows: slice | Tensor) -> "_Problem":
         return replace(self, x=self.x[rows])
@@ -209,9 +261,9 @@ class _Problem:
 
     def smallest(self, mean: Tensor) -> Tensor:
         surroundings = 1 / (self.parameters.prior_scale.square() + mean.square())
-        surroundings = torch.minimum(surroundings, self.own_precision)
+        surroundings = torch.minimum(surroundings, self.shared.own_precision)
         # The second bound keeps a singular WᵀW/σ² + diag κ invertible; the third serves an atom of length zero
-        floor = torch.maximum(SMALLEST_PRECISION * surroundings, 1e-11 * self.own_precision)
+        floor = torch.maximum(SMALLEST_PRECISION * surroundings, 1e-11 * self.shared.own_precision)
         return floor + 1e-100
 
     def energy(self, mean: Tensor, precision: Tensor, variance: Tensor, log_det: Tensor) -> Tensor:
@@ -222,10 +274,11 @@ class _Problem:
 
     def evaluate(self, mean: Tensor, precision: Tensor) -> _State:
         precision = torch.maximum(precision, self.smallest(mean))
-        factor = factorised(precision, self.scaled_dictionary)
-        variance, log_det = factor.variance(), factor.log_det()
+        factor = factorised(precision, self.scaled_dictionary, self.shared.arithmetic)
+        variance, log_det = factor.variance().double(), factor.log_det()
         slope = folded_normal.slopes(mean, variance.sqrt())[0] / self.parameters.prior_scale
-        direction = factor.multiply((self.residual(mean) @ self.scaled_dictionary - slope)[None])[0]
+        gradient = self.residual(mean) @ self.scaled_dictionary - slope
+        direction = factor.multiply(gradient[None].to(factor.dtype))[0].double()
         energy = self.energy(mean, precision, variance, log_det)
         still = torch.zeros_like(mean)
         return _State(mean, precision, variance, log_det, energy, direction, still, still, torch.ones_like(energy))
@@ -233,25 +286,22 @@ class _Problem:
     def rounding(self, state: _State) -> Tensor:
         """How well the energy is known: rounding grows with its terms and with the condition of what is inverted."""
         largest = self.x.norm(dim=1) * (self.parameters.d / self.parameters.noise_variance).sqrt()
-        condition = (state.variance * self.own_precision).sum(1)
-        return torch.finfo(torch.float64).eps * (
-            10 * (largest + state.energy.abs() + 1 / SMALLEST_PRECISION) + condition
+        condition = (state.variance * self.shared.own_precision).sum(1)
+        return (
+            torch.finfo(torch.float64).eps * 10 * (largest + state.energy.abs() + 1 / SMALLEST_PRECISION)
+            + torch.finfo(self.shared.arithmetic).eps * condition
         )
 
 
-def _begin(problem: "_Problem", start: AbstractPosterior | None) -> tuple[Tensor, Tensor]:
-    """First ν and κ.
+def _begin(problem: _Problem, q: AbstractPosterior) -> tuple[Tensor, Tensor]:
+    """First ν and κ from the diagonal solution.
 
-    The diagonal solution has the right mean but too small scales, at which k/s would be far too small for a code that
-    is not zero. The curvature erf(z)/(λ ν) of the parabola that touches A at ν is never below k/s.
+    It has the right mean but too small scales, at which k/s would be far too small for a code that is not zero. The
+    curvature erf(z)/(λ ν) of the parabola that touches A at ν is never below k/s.
     """
-    if start is not None:
-        mean = start.mean.double()
-        return mean, problem.stationary(mean, start.variance.double())
-    diagonal = DiagonalSolver()
-    q = diagonal(problem.x, problem.parameters, max_iter=DIAGONAL_ITERATIONS, tol=0).posterior
-    parabola = torch.erf(standardised(q.mean, q.std)) / (q.mean * problem.parameters.prior_scale)
-    return q.mean, torch.where(q.mean.abs() > 1e-6 * q.std, parabola, problem.stationary(q.mean, q.variance))
+    mean, std = q.mean.double(), q.std.double()
+    parabola = torch.erf(standardised(mean, std)) / (mean * problem.parameters.prior_scale)
+    return mean, torch.where(mean.abs() > 1e-6 * std, parabola, problem.stationary(mean, std.square()))
 
 
 @final

@@ -35,8 +35,8 @@ from sparsentropy.inference.solution import (
 )
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, LowRank
-from sparsentropy.precision import CHUNK_ELEMENTS
 
+CHUNK = {"cpu": 2**22, "cuda": 2**26}  # elements of work arrays at once
 MEMORY = 10  # pairs in the history; 5 and 20 took about as many iterations
 DIAGONAL_TOLERANCE = 1e-2  # of the cold start, nats
 WIDER = 4  # r softest directions are chosen from this many times r
@@ -95,8 +95,9 @@ class LowRankSolver(AbstractSolver):
         start = problem.diagonal_start() if start is None else start
         problem, codes = problem.conditioned(start.mean.double(), start.variance.double()), problem.codes(start, rank)
         cost = Cost(0, 0.0, 0, 0)
-        for begin in range(0, x.shape[0], _rows_at_once(parameters, rank)):
-            rows = slice(begin, begin + _rows_at_once(parameters, rank))
+        size = _rows_at_once(parameters, rank)
+        for begin in range(0, x.shape[0], size):
+            rows = slice(begin, begin + size)
             codes[rows], chunk_cost = _solve(problem[rows], codes[rows], max_iter, tol)
             cost += chunk_cost
         posterior = problem.posterior(codes, x.dtype)
@@ -106,7 +107,7 @@ class LowRankSolver(AbstractSolver):
 
 def _rows_at_once(parameters: Parameters, rank: int) -> int:
     per_row = max(2 * MEMORY * parameters.h, WIDER * parameters.d) * (rank + 2)
-    return max(1, CHUNK_ELEMENTS // per_row)
+    return max(1, CHUNK[parameters.dictionary.device.type] // per_row)
 
 
 @final
@@ -221,8 +222,9 @@ class _Problem:
         precision = self.scaled_dictionary.T @ self.scaled_dictionary + torch.diag(curvature.sum(0) / max(n, 1))
         shared = torch.linalg.eigh(mean_std[:, None] * precision * mean_std)[1][:, : WIDER * rank]
         factor = std.new_empty(n, h, rank)
-        for begin in range(0, n, _rows_at_once(self.parameters, shared.shape[1])):
-            rows = slice(begin, begin + _rows_at_once(self.parameters, shared.shape[1]))
+        size = _rows_at_once(self.parameters, shared.shape[1])
+        for begin in range(0, n, size):
+            rows = slice(begin, begin + size)
             span = std[rows].unsqueeze(2) * shared
             moved = self.scaled_dictionary @ span
             softness, vectors = torch.linalg.eigh(moved.mT @ moved + span.mT @ (curvature[rows].unsqueeze(2) * span))

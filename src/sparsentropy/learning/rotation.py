@@ -24,8 +24,8 @@ from sparsentropy import folded_normal
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics
 from sparsentropy.posteriors import AbstractPosterior, Full
-from sparsentropy.precision import CHUNK_ELEMENTS
 
+REMEMBERED = 2**22  # elements that the factors of full posteriors may have to be kept during a turn
 CAP = 0.3  # largest entry of E in one step
 SMALLEST_CURVATURE = 1e-2
 HALVINGS = 8
@@ -118,7 +118,7 @@ class Joint(AbstractView):
     @classmethod
     def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
         """The view at V, with the factors of full posteriors at hand if they need little memory."""
-        if sum(q.mean.numel() for q in posteriors) * len(matrix) <= CHUNK_ELEMENTS:
+        if sum(q.mean.numel() for q in posteriors) * len(matrix) <= REMEMBERED:
             posteriors = [q.remembering() if isinstance(q, Full) else q for q in posteriors]
         return cls._of(posteriors, matrix)
 
