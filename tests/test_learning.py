@@ -25,7 +25,7 @@ from sparsentropy.learning import (
 from sparsentropy.learning.independent import Independent
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import Statistics, Weights, entropy_elbo
+from sparsentropy.objectives import Statistics, Weights, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import Diagonal, Full, LowRank
 
 ANNEALED = Weights(prior=3.0, likelihood=0.5)
@@ -390,13 +390,39 @@ def test_directions_of_very_different_size_are_not_mixed_at_the_start():
     assert first.dictionary[2:, :2].abs().max() < 0.01
 
 
-def test_learning_begins_where_the_bound_is_clearly_higher():
+def test_learning_begins_where_the_bound_is_clearly_higher(monkeypatch):
     """With diagonal posteriors a frame of too many atoms has a far lower bound than a basis has."""
+    monkeypatch.setattr(loop, "CONTEST_SWEEPS", 0)
     x = torch.from_numpy(make_bars(500, noise_std=0.1, seed=0).data)
     starts = random_starts(x, 30, torch.Generator().manual_seed(0))
+    assert len(starts) == 3
     for solver, chosen in ((DiagonalSolver(), starts[1]), (FullSolver(), starts[0])):
-        begun = loop._Task(x, solver, 4096, 1.0, Weights()).begin(starts)
-        assert torch.equal(begun.parameters.dictionary, chosen.dictionary)
+        begun = loop._best(starts, loop._Task(x, solver, 4096, 1.0, Weights()))
+        assert torch.equal(begun.dictionary, chosen.dictionary)
+
+
+@pytest.mark.parametrize("solver", [DiagonalSolver(), FullSolver()])
+@pytest.mark.parametrize(("h", "noise"), [(12, 1e-4), (12, 0.09), (16, 0.09)])
+def test_codes_of_data_that_vary_by_the_same_in_all_directions_are_found(h, noise, solver):
+    """To Gaussian codes such data are nothing but noise, and a start in a random rotation looks no better."""
+    draw = torch.Generator().manual_seed(1)
+    mixing = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64, generator=draw)).Q
+    truth = Parameters(mixing, torch.ones(12, dtype=torch.float64), torch.tensor(noise, dtype=torch.float64))
+    x = truth.sample(3000, 0)[0]
+    *_, last = sweeps(x, h, solver, max_iter=100, tol=1e-3)
+    match = dictionary_match(last.parameters.dictionary.T.numpy(), mixing.T.numpy())
+    assert min(match.cosines) > 0.98
+    best = float(elbo_rows(x, solver(x, truth).posterior, truth).mean())
+    assert last.lower_bound > best - 0.06 * (h - 12)
+
+
+@pytest.mark.parametrize("h", [1, 8, 16])
+def test_pure_noise_switches_atoms_off_and_costs_no_more_than_that(h):
+    x = torch.randn(2000, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    *_, last = sweeps(x, h, DiagonalSolver(), max_iter=40, tol=1e-3)
+    assert np.isfinite(last.lower_bound)
+    gaussian = -8 * (1 + np.log(2 * np.pi * float(x.square().mean())))
+    assert last.lower_bound > gaussian - 0.06 * h
 
 
 def sweeps(x, h, solver, *, max_iter=25, tol=0.0, weights=None, batch_size=4096, seed=0, starts=None):
@@ -480,9 +506,47 @@ def test_the_past_fades():
 
 def test_stream_update_raises_the_bound_and_keeps_statistics_in_its_gauge():
     _, _, parameters, statistics = case()
-    new_statistics, new = online.update(statistics, parameters)
+    new_statistics, new = online.update(statistics, statistics, parameters, 60, independent=False)
     assert entropy_elbo(new_statistics, new) > entropy_elbo(statistics, parameters)
     torch.testing.assert_close(new.dictionary.norm(dim=0), torch.ones(4, dtype=torch.float64))
+
+
+def test_a_stream_update_that_turns_atoms_leaves_what_is_explained():
+    """Where the noise is tiny, codes of the past that did not turn along would look like noise."""
+    _, _, parameters, statistics = case()
+    draw = torch.Generator().manual_seed(5)
+    step = parameters.dictionary @ (0.1 * torch.randn(4, 4, dtype=torch.float64, generator=draw))
+    turned = online._turned(statistics, parameters.dictionary, step)
+    moved = parameters.dictionary + step
+    torch.testing.assert_close(turned.mean_error(moved), statistics.mean_error(parameters.dictionary))
+    assert statistics.mean_error(moved) > 1.01 * statistics.mean_error(parameters.dictionary)
+
+
+@pytest.mark.parametrize(("d", "h"), [(16, 10), (16, 16)])
+def test_a_stream_gets_near_what_learning_on_all_data_at_once_gets_to(d, h):
+    draw = torch.Generator().manual_seed(1)
+    mixing = torch.linalg.qr(torch.randn(d, h, dtype=torch.float64, generator=draw)).Q
+    truth = Parameters(mixing, torch.ones(h, dtype=torch.float64), torch.tensor(1e-4, dtype=torch.float64))
+    x = truth.sample(6000, 0)[0]
+    new = truth.sample(1000, 1)[0]
+    solver = DiagonalSolver()
+
+    def score(parameters):
+        return float(elbo_rows(new, solver(new, parameters).posterior, parameters).mean())
+
+    *_, sweep = learn(
+        x[:500], random_starts(x[:500], h, draw), solver, max_iter=3, tol=1e-3, batch_size=500, generator=draw
+    )
+    parameters, statistics, begun = sweep.parameters, sweep.statistics, score(sweep.parameters)
+    for first in range(500, 6000, 500):
+        batch = Statistics.of(
+            rows := x[first : first + 500], solver(rows, parameters, max_iter=50, tol=0.0).posterior, parameters
+        )
+        statistics = online.absorb(statistics, batch, first + 500)
+        statistics, parameters = online.update(statistics, batch, parameters, first + 500, independent=True)
+    best = score(truth)
+    assert begun < best - 0.3
+    assert score(parameters) > best - 0.1
 
 
 def test_directions_far_smaller_than_others_are_learned_with_more_atoms_than_dimensions():

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
-from sparsentropy.learning import Sweep, learn, online, random_starts
+from sparsentropy.learning import Sweep, em, learn, online, random_starts
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, entropy_elbo
+from sparsentropy.posteriors import Diagonal
 
 STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
 
@@ -191,6 +192,8 @@ def next_of_stream(x: Tensor, solver: AbstractSolver, parameters: Parameters, pa
     """Learn from one more batch of a stream; `seen` data points came before."""
     solution = solver(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
     batch = Statistics.of(x, solution.posterior, parameters)
-    statistics = online.absorb(past, batch, seen + x.shape[0])
-    statistics, parameters = online.update(statistics, parameters)
+    seen, independent = seen + x.shape[0], isinstance(solution.posterior, Diagonal)
+    statistics = online.absorb(past, batch, seen)
+    statistics, parameters = online.update(statistics, batch, parameters, seen, independent=independent)
+    parameters = em.floored(parameters, 1.0)
     return Sweep(parameters, float(entropy_elbo(statistics, parameters)), statistics)

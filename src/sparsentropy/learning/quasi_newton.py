@@ -34,10 +34,11 @@ PAIRS = 12
 DAMPING = 0.1  # of the Fisher blocks; relative, since their scale is 1
 
 
-def gradient(statistics: Statistics, parameters: Parameters) -> Tensor:
-    """∂F/∂W (d, h) in nats per data point and code unit, float64, at the noise variance that fits W best."""
+def gradient(statistics: Statistics, parameters: Parameters, noise_variance: Tensor | None = None) -> Tensor:
+    """∂F/∂W (d, h) in nats per data point and code unit, float64, at the best noise variance or a given one."""
     W = parameters.dictionary.double()
-    return (statistics.cross - W @ statistics.second_moment) / (statistics.n * _noise_variance(statistics, parameters))
+    noise = _noise_variance(statistics, parameters) if noise_variance is None else noise_variance
+    return (statistics.cross - W @ statistics.second_moment) / (statistics.n * noise)
 
 
 def _noise_variance(statistics: Statistics, parameters: Parameters) -> Tensor:

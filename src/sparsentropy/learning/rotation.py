@@ -80,7 +80,7 @@ def rotate(view: AbstractView, steps: int) -> AbstractView:
     """
     eye = torch.eye(len(view.matrix), dtype=torch.float64, device=view.matrix.device)
     largest = 0.0
-    for _ in range(steps):
+    for _ in range(steps if len(eye) else 0):
         found = _line_search(view, eye, _direction(*view.slopes()))
         if found is None:
             break

@@ -10,7 +10,9 @@ times smaller than the others but still above the noise would otherwise take ver
 
 With more atoms than kept directions there are two places to begin. A *frame* spreads all atoms over the directions. A
 *basis* gives one atom to each direction and switches the others off. Independent posteriors cannot afford a frame
-where the noise is small: each atom more than there are directions costs about log(λ/σ) nats.
+where the noise is small: each atom more than there are directions costs about log(λ/σ) nats. With atoms for every
+dimension there is a third place, a basis of all of them and hardly any noise: to Gaussian codes, data that vary by the
+same in all directions are nothing but noise, while sparse codes may explain them to the end.
 """
 
 import math
@@ -26,10 +28,11 @@ OFF = 0.05  # usage below which an atom is off
 SIMILAR = 4.0  # ratio of variances
 MISSED = 2.0  # times what sampling alone would show
 SMALLEST_NOISE = 1e-8  # of the largest eigenvalue; data may lie in a subspace exactly
+SHARE = 0.01  # of the smallest eigenvalue that is noise where no direction is left for it
 
 
 def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Parameters]:
-    """Parameters to start from, in the dtype of `x`: a frame and, if that is another one, a basis.
+    """Parameters to start from, in the dtype of `x`: a frame and, where these are others, a basis and a whole basis.
 
     Parameters
     ----------
@@ -50,19 +53,27 @@ def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Paramet
     for part in x.split(ROWS):
         moment += part.double().T @ part.double() / n
     eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
-    rank = _rank(eigenvalues, n, h)
-    q, noise = max(1, rank), eigenvalues[: d - rank].mean().clamp(min=SMALLEST_NOISE * eigenvalues[-1])
-    signal, directions = (eigenvalues.flip(0)[:q] - noise).clamp(min=0.01 * noise), eigenvectors.flip(1)[:, :q]
+    kept = max(1, _rank(eigenvalues, n, h))
+    places = [(kept, h), (kept, kept), (d, d)] if h >= d else [(kept, h), (kept, kept)]
+    eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.flip(1)
+    starts = [_start(eigenvalues, eigenvectors, rank, used, h, generator) for rank, used in dict.fromkeys(places)]
+    return [start.to(x.dtype) for start in starts]
+
+
+def _start(
+    eigenvalues: Tensor, directions: Tensor, rank: int, used: int, h: int, generator: torch.Generator
+) -> Parameters:
+    """Codes for so many directions, eigenvalues descending, with so many of the atoms."""
+    noise = eigenvalues[rank:].mean() if rank < len(eigenvalues) else SHARE * eigenvalues[-1]
+    noise = noise.clamp(min=SMALLEST_NOISE * eigenvalues[0])
+    signal, directions = (eigenvalues[:rank] - noise).clamp(min=0.01 * noise), directions[:, :rank]
+    dictionary = _atoms(signal, directions, used, generator)
+    if used < h:
+        spare = directions @ torch.randn(rank, h - used, dtype=torch.float64, generator=generator).to(directions)
+        dictionary = torch.cat([dictionary, 0.01 * noise.sqrt() * spare / spare.norm(dim=0)], 1)
     # A Laplace code of scale λ has variance 2λ²
-    starts = []
-    for used in sorted({h, q}, reverse=True):
-        dictionary = _atoms(signal, directions, used, generator)
-        if used < h:
-            spare = directions @ torch.randn(q, h - used, dtype=torch.float64, generator=generator).to(directions)
-            dictionary = torch.cat([dictionary, 0.01 * noise.sqrt() * spare / spare.norm(dim=0)], 1)
-        scale = torch.full((h,), math.sqrt(0.5), dtype=torch.float64, device=moment.device)
-        starts.append(Parameters(dictionary, scale, noise).gauged()[0].to(x.dtype))
-    return starts
+    scale = torch.full((h,), math.sqrt(0.5), dtype=torch.float64, device=noise.device)
+    return Parameters(dictionary, scale, noise).gauged()[0]
 
 
 def revive(
