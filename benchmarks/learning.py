@@ -13,12 +13,13 @@ from sklearn.decomposition import PCA, DictionaryLearning, FastICA, MiniBatchDic
 
 from child import Measured, measured
 from refit import held_out, refitted
-from sparsentropy.inference import DiagonalSolver
+from sparsentropy.inference import DiagonalSolver, FullSolver
 from sparsentropy.learning import learn, random_starts
 from table import Table, progress
 from workloads import PATCH_NOTES, WORKLOADS, Workload
 
-PEER_LIMIT = 150.0  # seconds
+PEER_LIMIT = 100.0  # seconds
+STARTS = 8  # of which the one with the highest training bound is looked at
 BATCH_ROWS = 4096  # for DictionaryLearning, which is slow
 AUTHORS = 51.16  # nats held out, patches with d = 256 and h = 100: where the code of the paper ends after 541 s
 NOTES = f"""\
@@ -85,6 +86,22 @@ def own_fit(data: Data, index: int, *_: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         SparseCoding(WORKLOADS[index].h, random_state=0, max_iter=4).fit(data[0])
+
+
+def several_starts(data: Data, index: int, *_: Any) -> tuple[list[tuple[float, float]], float]:
+    """Training and held-out bounds of each start, and the held-out bound of the best one with full posteriors."""
+    train, test = (torch.from_numpy(rows) for rows in data)
+    unit = 2.0 ** round(float(np.log2(np.sqrt(np.mean(np.square(data[0]))))))
+    x, new, solver, found, best = train / unit, test / unit, DiagonalSolver(), [], None
+    shift = WORKLOADS[index].d * float(np.log(unit))
+    for seed in range(STARTS):
+        generator = torch.Generator().manual_seed(seed)
+        starts = random_starts(x, WORKLOADS[index].h, generator)
+        *_, last = learn(x, starts, solver, max_iter=1000, tol=1e-3, batch_size=1024, generator=generator)
+        found.append((last.lower_bound - shift, held_out(new, last.parameters, solver) - shift))
+        best = last if best is None or last.lower_bound > best.lower_bound else best
+    assert best is not None
+    return found, held_out(new, best.parameters, FullSolver()) - shift
 
 
 Method = Callable[[np.ndarray, int], np.ndarray]
@@ -170,6 +187,12 @@ def compare(table: Table, index: int, *, quick: bool) -> None:
         table.add(
             name, size, "the authors' code (541 s, elsewhere)", "", f"{AUTHORS}", "", f"{own:.1f}", "", "theory.md"
         )
+        several = measured(load, several_starts, index, quick)
+        bounds, full = several.value
+        ends = ", ".join(f"{new:.2f}" for _, new in bounds)
+        best = f"**sparsentropy**, the best of {STARTS} starts on the training rows"
+        note = f"all: {ends}; the best one with full posteriors: {full:.2f}"
+        table.add(name, size, best, "", f"{max(bounds)[1]:.2f}", f"{several.seconds:.1f}", "", "", note)
     x, new, solver = torch.from_numpy(train), torch.from_numpy(test), DiagonalSolver()
     for method, function in methods(workload, quick=quick):
         found: Measured = measured(load, peer, index, quick, function, limit=PEER_LIMIT)
