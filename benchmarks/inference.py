@@ -32,16 +32,17 @@ LASSO_ROWS, LARS_ROWS, GAP_ROWS = 1024, 64, 4096
 LEARNING_SECONDS = 45.0
 
 NOTES = f"""\
-{PATCH_NOTES} Dictionary: sparsentropy's after {LEARNING_SECONDS:g} s of learning; cold start. *Gap*: duality gap, an
-upper bound on the distance to the solver's own optimum, in nats, computed in float64 outside the time. The lasso is the most probable code of the same model, min |x − Wz|²/2 + Σ (σ²/λ_h)|z_h| (codes divided by λ,
-so that one `alpha` = σ² serves all atoms), its gap divided by σ²; it gets float64: `sparse_encode` asks its
-coordinate descent for a relative gap of 1e-8, which float32 cannot reach, and took longer there. Since that
-tolerance cannot be changed, the same solver is also called as `Lasso` with the first of the tolerances {TRIED} that
-gets the mean gap to {GAP:g}. sparsentropy works in float32. "To a mean gap": the fewest iterations that reach it,
-found beforehand. "Certified": the default call, which finds out for every row when to stop. *Of the product rate*:
-arithmetic of its matrix products per second of the whole call, over that of a product of two 1024 × 1024 matrices.
-All rows that were learned from, the gap on {GAP_ROWS:,} of them; {GAP_ROWS:,} where certified, {LASSO_ROWS:,} for the
-lasso, {LARS_ROWS} for least angles, all of which take the same time for any row. Best of {REPEATS} repeats."""
+{PATCH_NOTES} Dictionary: sparsentropy's after {LEARNING_SECONDS:g} s of learning; cold start. *Gap*: duality gap,
+an upper bound on the distance to the solver's own optimum, in nats, computed in float64 outside the time. The lasso
+is the most probable code of the same model, min |x − Wz|²/2 + Σ (σ²/λ_h)|z_h| (codes divided by λ, so that one
+`alpha` = σ² serves all atoms), its gap divided by σ²; it gets float64: `sparse_encode` asks its coordinate descent
+for a relative gap of 1e-8, which float32 cannot reach, and took longer there. Since that tolerance cannot be
+changed, the same solver is also called as `Lasso` with the first of the tolerances {TRIED} that gets the mean gap
+to {GAP:g}. sparsentropy works in float32. "To a mean gap": the fewest iterations that reach it, found beforehand.
+"Certified": the default call, which finds out for every row when to stop. *Of the product rate*: arithmetic of its
+matrix products per second of the whole call, over that of a product of two 1024 × 1024 matrices. All rows that were
+learned from, the gap on {GAP_ROWS:,} of them; {GAP_ROWS:,} where certified, {LASSO_ROWS:,} for the lasso,
+{LARS_ROWS} for least angles, all of which take the same time for any row. Best of {REPEATS} repeats."""
 
 
 def in_place(_: torch.Size, left: torch.Size, right: torch.Size, **__: object) -> int:
