@@ -720,7 +720,7 @@ def test_polish_works_on_the_bound_and_its_slope(name):
     total = polish._energy(z, own) + elbo_rows(x, placed(problem, x, z), p)
     torch.testing.assert_close(total, total[:1].expand_as(total))
 
-    code, _, rate = polish._code(z, steepness)
+    code, _, rate = polish.code_of(z, steepness)
     gradient = (code @ own.dictionary.T - data) @ own.dictionary + own.penalty * own.share * torch.erf(z)
     argument = rate + own.share * polish.SLOPE * torch.exp(-z * z)  # dt/dz
     for row, move in enumerate(polish._direction(z, own)):

@@ -527,7 +527,7 @@ def test_a_stream_gets_near_what_learning_on_all_data_at_once_gets_to(d, h):
     draw = torch.Generator().manual_seed(1)
     mixing = torch.linalg.qr(torch.randn(d, h, dtype=torch.float64, generator=draw)).Q
     truth = Parameters(mixing, torch.ones(h, dtype=torch.float64), torch.tensor(1e-4, dtype=torch.float64))
-    x = truth.sample(6000, 0)[0]
+    x = truth.sample(12_000, 0)[0]
     new = truth.sample(1000, 1)[0]
     solver = DiagonalSolver()
 
@@ -538,7 +538,7 @@ def test_a_stream_gets_near_what_learning_on_all_data_at_once_gets_to(d, h):
         x[:500], random_starts(x[:500], h, draw), solver, max_iter=3, tol=1e-3, batch_size=500, generator=draw
     )
     parameters, statistics, begun = sweep.parameters, sweep.statistics, score(sweep.parameters)
-    for first in range(500, 6000, 500):
+    for first in range(500, 12_000, 500):
         batch = Statistics.of(
             rows := x[first : first + 500], solver(rows, parameters, max_iter=50, tol=0.0).posterior, parameters
         )
@@ -546,7 +546,7 @@ def test_a_stream_gets_near_what_learning_on_all_data_at_once_gets_to(d, h):
         statistics, parameters = online.update(statistics, batch, parameters, first + 500, independent=True)
     best = score(truth)
     assert begun < best - 0.3
-    assert score(parameters) > best - 0.1
+    assert best - score(parameters) < (best - begun) / 3
 
 
 def test_directions_far_smaller_than_others_are_learned_with_more_atoms_than_dimensions():

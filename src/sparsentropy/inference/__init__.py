@@ -6,6 +6,7 @@ per data point, so answers do not depend on the start, and each solver can say h
 """
 
 from sparsentropy.inference.certificate import duality_gap
+from sparsentropy.inference.completion import Means, completed
 from sparsentropy.inference.diagonal import DiagonalSolver
 from sparsentropy.inference.full import FullSolver, full_duality_gap
 from sparsentropy.inference.low_rank import LowRankSolver
@@ -17,7 +18,9 @@ __all__ = [
     "DiagonalSolver",
     "FullSolver",
     "LowRankSolver",
+    "Means",
     "Solution",
+    "completed",
     "duality_gap",
     "full_duality_gap",
 ]

@@ -26,7 +26,7 @@ from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 FIRST_POLISH = 30  # data points that are open by then get Newton steps (`polish`) before every further look
-QUICK_LOOKS = (3, 5, 8, 12)  # iterations after which the quick certificate is tried
+QUICK_LOOKS = (2, 3, 5, 8, 12)  # iterations after which the quick certificate is tried
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
 CHUNK = {"cpu": 2**17, "cuda": 2**24}  # codes at once
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of the gap, relative to 1 + the cost of the data point

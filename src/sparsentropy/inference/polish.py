@@ -75,7 +75,7 @@ class _Problem:
 
 def _line_search(z: Tensor, direction: Tensor, problem: _Problem) -> Tensor:
     """Shorten the step in t until f does not rise; a data point where it always does stays at z."""
-    start = _code(z, problem.steepness)[0] + problem.share * torch.erf(z)
+    start = code_of(z, problem.steepness)[0] + problem.share * torch.erf(z)
     # Where the data leave a direction open and the prior is straight, a Newton step has no end
     reach = start.abs().amax(1, keepdim=True) + 1
     direction = direction * (reach / direction.abs().amax(1, keepdim=True)).clamp(max=1.0)
@@ -94,7 +94,7 @@ def _line_search(z: Tensor, direction: Tensor, problem: _Problem) -> Tensor:
 
 def _energy(z: Tensor, problem: _Problem) -> Tensor:
     """f(u), up to a constant (n,)."""
-    code, scale, _ = _code(z, problem.steepness)
+    code, scale, _ = code_of(z, problem.steepness)
     residual = problem.data - code @ problem.dictionary.T
     expected = folded_normal.mean(math.sqrt(2) * code, scale) * problem.steepness
     return residual.square().sum(1) / 2 + (expected + scale.square() / 2 - scale.log()).sum(1)
@@ -103,7 +103,7 @@ def _energy(z: Tensor, problem: _Problem) -> Tensor:
 def _direction(z: Tensor, problem: _Problem) -> Tensor:
     """δt of a Newton step (n, h)."""
     dictionary, weight = problem.dictionary, problem.penalty
-    code, _, rate = _code(z, problem.steepness)
+    code, _, rate = code_of(z, problem.steepness)
     gradient = (code @ dictionary.T - problem.data) @ dictionary + weight * problem.share * torch.erf(z)
     bend = problem.share * SLOPE * folded_normal.bell(z)
     # With w = du/dt: ψ'' = ρ (1 − w)/w
@@ -116,8 +116,8 @@ def _direction(z: Tensor, problem: _Problem) -> Tensor:
     return torch.where(w > 0.5, move / w, pinned)
 
 
-def _code(z: Tensor, steepness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Code u = z s, scale s and slope du/dz."""
+def code_of(z: Tensor, steepness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Code u = z s, scale s and slope du/dz at z (n, h) for the steepness α (h,)."""
     bend = folded_normal.bell(z) * steepness / math.sqrt(2 * math.pi)
     root = torch.sqrt(bend * bend + 1)
     scale = 1 / (bend + root)
@@ -129,11 +129,11 @@ def _prox(target: Tensor, z: Tensor, problem: _Problem) -> Tensor:
     share, steepness = problem.share, problem.steepness
     sign, size = target.sign(), target.abs()
     low = torch.maximum(size / (1 + SLOPE * share), size - share)
-    at_one, _, _ = _code(torch.ones_like(share), steepness)
+    at_one, _, _ = code_of(torch.ones_like(share), steepness)
     high = ((size - math.erf(1) * share) / at_one).clamp(min=1.0)
     z = torch.clamp(z * sign, low, high)
     for _ in range(BISECTIONS):
-        code, _, rate = _code(z, steepness)
+        code, _, rate = code_of(z, steepness)
         value = share * torch.erf(z) + code - size
         low, high = torch.where(value < 0, z, low), torch.where(value > 0, z, high)
         new = z - value / (share * SLOPE * folded_normal.bell(z) + rate)

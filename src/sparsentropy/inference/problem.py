@@ -82,10 +82,8 @@ class Problem:
     def of(cls, parameters: Parameters, *, exact: bool) -> "Problem":
         """In the units of these parameters; `exact` to the last digit of float64."""
         p = parameters.to(torch.float64)
-        noise = p.noise_variance.sqrt()
-        length = torch.maximum(p.dictionary.norm(dim=0), SHORTEST * noise / p.prior_scale)
-        unit, atoms = noise / length, p.dictionary / length
-        steepness = unit / p.prior_scale
+        noise, (unit, steepness) = p.noise_variance.sqrt(), units(p)
+        atoms = p.dictionary * (unit / noise)
         off = steepness >= (SILENT_EXACTLY if exact else SILENT)
         heard, out = (~off).nonzero().ravel(), off.nonzero().ravel()
         eye = torch.eye(p.d, dtype=torch.float64, device=atoms.device)
@@ -130,6 +128,14 @@ class Problem:
         torch.mul(code, SQRT_2 * unit, out=out.mean)
         torch.mul(scale, unit, out=out.variance).square_()
         return out
+
+
+def units(parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """σ/|w| and the steepness α = σ/(λ|w|), each (h,)."""
+    noise = parameters.noise_variance.sqrt()
+    length = torch.maximum(parameters.dictionary.norm(dim=0), SHORTEST * noise / parameters.prior_scale)
+    unit = noise / length
+    return unit, unit / parameters.prior_scale
 
 
 def best_scale(z: Tensor, steepness: Tensor) -> Tensor:

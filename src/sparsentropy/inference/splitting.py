@@ -6,10 +6,10 @@ Rachford its whole state is one array t, the argument of the prior's proximal ma
 
     t ← t + r (v − u),    v = (G + ρ)⁻¹ (b + ρ (2u − t)),
 
-which is one product with an (h, h) matrix. It is computed around the codes a = (G + α²/2)⁻¹ b that a Gaussian prior of
-the same size would lead to,
+which is one product with an (h, h) matrix. It is computed around the codes a = (G + κ)⁻¹ b that a Gaussian prior with
+the precision κ would lead to, which has about the size of the true one,
 
-    v − a = (G + ρ)⁻¹ (α²/2 · a + ρ (2u − t − a)),
+    v − a = (G + ρ)⁻¹ (κ a + ρ (2u − t − a)),
 
 since codes may be ten thousand times as large as their uncertainty, and a product of large numbers in float32 would
 lose what the prior does to them. Only a itself then asks for float64, where codes are that large.
@@ -19,11 +19,12 @@ The proximal map solves β erf(z) + z s = t, β = α/(√2 ρ), by a Newton step
 overshoot. Everything else are passes over arrays of codes, which is what costs time unless h is large, so all of them
 write into arrays that are there already, a chunk at a time that stays in the cache.
 
-The first codes are a. From there on the gap shrinks about tenfold with each iteration where codes are told apart well,
-and two- to fourfold elsewhere.
+Where codes are told apart well ρ is 1, and t begins at (1 + κ) a, which would be the solution if G were the identity:
+b − (G − 1) a, what the data ask of a code if the others are as in a. From there on the gap shrinks thirtyfold with each
+iteration. Elsewhere the first codes are a, with the pull of the true prior, and the gap shrinks two- to fourfold.
 
 Where no two codes can be traded against each other, μ being the smallest eigenvalue of G, the distance to the optimum
-is at most |g|²/μ with g = G (u − a) − α²/2 · a + ψ'/2, which costs as much as another iteration and is good in float32.
+is at most |g|²/μ with g = G (u − a) − κ a + ψ'/2, which costs as much as another iteration and is good in float32.
 """
 
 import math
@@ -44,6 +45,7 @@ APART = 0.2  # μ from which on codes count as told apart well
 # other parameters or from another prior and may be far off: until they are where the data want them, no overshooting.
 PENALTY, SHARE = 0.4, 0.5
 RELAXATION, RELAXATION_APART = 1.6, 1.95
+RIDGE, RIDGE_APART = 1.0, 0.6  # κ in units of α²/2, with which codes have the same variance
 PLAIN_STEPS = 2
 SOONER = 0.35  # part of the iterations that are enough where codes are told apart well
 STEEP, CURVED = 10.0, 2.0  # steepness, and slope of the proximal map at zero, from which on Newton steps are held
@@ -66,10 +68,10 @@ class Splitting:
     weakest: float  # lower bound of μ; 0 where nothing is known
     rounding: float  # of a, relative
     anchor: Tensor  # x to a (d, h'), may be float64
-    advance: Tensor  # a to r (G + ρ)⁻¹ α²/2 · a (h', h')
+    advance: Tensor  # a to r (G + ρ)⁻¹ κ a (h', h')
     gram: Tensor  # G (h', h')
     turn: Tensor  # r ρ (G + ρ)⁻¹ − r/2 (h', h')
-    precision: Tensor  # α²/2 (h',)
+    precision: Tensor  # κ (h',)
     steepness: Tensor  # α (h',)
     share: Tensor  # β (h',)
     log_bend: Tensor  # log₂ K at z = 0 (h',)
@@ -89,7 +91,8 @@ class Splitting:
         penalty = torch.ones_like(alpha) if apart else PENALTY * alpha * alpha.clamp(min=SHARE)
         relaxation = RELAXATION_APART if apart else RELAXATION
         # In float64: G may be singular, and ρ many orders smaller
-        precision, inverse = alpha.square() / 2, _inverse(gram + torch.diag(penalty))
+        precision = (RIDGE_APART if apart else RIDGE) * alpha.square() / 2
+        inverse = _inverse(gram + torch.diag(penalty))
         anchor = problem.pull @ _inverse(gram + torch.diag(precision))
         # Codes are as large as λ, which is 1/(√2 α) here
         wide = float((ROUNDING * torch.finfo(dtype).eps / alpha).square().sum()) > MOST_ROUNDING
@@ -176,7 +179,7 @@ class State:
 
     splitting: Splitting
     anchor: Tensor  # a
-    drift: Tensor  # r/2 a + r (G + ρ)⁻¹ α²/2 · a
+    drift: Tensor  # r/2 a + r (G + ρ)⁻¹ κ a
     z: Tensor
     bend: Tensor  # K
     scale: Tensor  # s
@@ -217,7 +220,7 @@ class State:
         self._prox()
 
     def gradient(self) -> Tensor:
-        """Half the slope of the cost, G (u − a) − α²/2 · a + α erf(z)/√2 (n, h')."""
+        """Half the slope of the cost, G (u − a) − κ a + α erf(z)/√2 (n, h')."""
         own = self.splitting
         torch.erf(self.z, out=self.slope).mul_(own.steepness / SQRT_2).addcmul_(self.anchor, own.precision, value=-1)
         return self.slope.addmm_(torch.sub(self.code, self.anchor, out=self.work), own.gram)
@@ -246,12 +249,15 @@ class State:
         torch.erf(z, out=self.target).mul_(self.splitting.share).add_(self.code)
 
     def _begin(self) -> None:
-        """At the codes of a Gaussian prior, with the pull of the true one."""
+        """Where the codes of a Gaussian prior point to, or at these codes with the pull of the true prior."""
         own = self.splitting
-        # t = u + β erf(z), where erf(z) is at most 1, and at most its slope at zero times u
-        torch.mul(self.anchor, own.steep, out=self.work)
-        torch.add(self.anchor, torch.clamp(self.work, -own.share, own.share, out=self.work), out=self.target)
-        # and back: z from the slope at zero for a small t, from β beyond for a large one
+        if own.quick:
+            torch.addcmul(self.anchor, self.anchor, own.precision, out=self.target)
+        else:
+            # t = u + β erf(z), where erf(z) is at most 1, and at most its slope at zero times u
+            torch.mul(self.anchor, own.steep, out=self.work)
+            torch.add(self.anchor, torch.clamp(self.work, -own.share, own.share, out=self.work), out=self.target)
+        # z from the slope at zero for a small t, from β beyond for a large one
         torch.clamp(self.target * own.first, -own.share, own.share, out=self.work)
         torch.sub(self.target, self.work, out=self.z)
         self._evaluate()

@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sparsentropy.inference import AbstractSolver
+from sparsentropy.inference import AbstractSolver, Means
 from sparsentropy.learning import em, quasi_newton, rotation, separation, start
 from sparsentropy.learning.independent import Independent
 from sparsentropy.model import Parameters
@@ -86,7 +86,7 @@ class _State:
     @property
     def independent(self) -> bool:
         """Whether codes are independent given the data; such posteriors cannot turn with the dictionary."""
-        return isinstance(self.posteriors[0], Diagonal)
+        return isinstance(self.posteriors, Means) or isinstance(self.posteriors[0], Diagonal)
 
     def metric(self) -> quasi_newton.Metric:
         return quasi_newton.Metric.of(self.statistics, self.parameters, independent=self.independent)
@@ -105,6 +105,7 @@ class _Task:
     batch_size: int
     unit: float  # root mean square of the data
     weights: Weights
+    lean: bool = False  # whether of diagonal posteriors only the means are kept
 
     def expect(
         self,
@@ -120,11 +121,12 @@ class _Task:
             solution = inference(x, start=before, max_iter=iterations, tol=0.0)
             part = Statistics.of(x, solution.posterior, parameters)
             statistics = part if statistics is None else statistics + part
-            posteriors.append(solution.posterior)
+            posteriors.append(solution.posterior.mean if self.lean else solution.posterior)
         assert statistics is not None, "the estimator refuses empty data"
         bound = float(entropy_elbo(statistics, parameters, self.weights))
         fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
-        return _State(fitted, posteriors, statistics, bound)
+        kept = Means(effective, posteriors) if self.lean else posteriors
+        return _State(fitted, kept, statistics, bound)
 
 
 def learn(
@@ -137,6 +139,7 @@ def learn(
     batch_size: int,
     generator: torch.Generator,
     weights: Weights = PLAIN,
+    lean: bool = False,
 ) -> Iterator[Sweep]:
     """Learn parameters from data; yields after every sweep, so that the caller may stop at any time and keep the best.
 
@@ -156,6 +159,8 @@ def learn(
         Draws the parts.
     weights : Weights
         Annealing weights, held during the call.
+    lean : bool
+        Whether only the means of posteriors are kept between sweeps; diagonal ones alone allow that.
 
     Yields
     ------
@@ -164,12 +169,12 @@ def learn(
     total = sum(float(part.square().sum(dtype=torch.float64)) for part in x.split(batch_size))
     unit = math.sqrt(total / x.numel())
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
-    few = _Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights)
+    few = _Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean)
     parameters = starts[0] if len(starts) == 1 else _best(starts, few)
     sizes = _parts(x.shape[0], starts[0].h, starts[0].d)
     for rows in sizes:
         whole, first = rows == x.shape[0], rows == sizes[0]
-        task = _Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights)
+        task = _Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights, lean)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * starts[0].d * starts[0].h / rows)
