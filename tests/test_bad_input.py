@@ -194,6 +194,22 @@ COUNTS = {
 PARAMETERS = COUNTS | {
     "n_components=True": (fit(X, n_components=True), TypeError, "n_components must be an integer.*type bool"),
     "n_components=nan": (fit(X, n_components=np.nan), TypeError, "n_components must be an integer.*type float"),
+    "validation_fraction=1": (fit(X, validation_fraction=1), ValueError, "from 0 to below 1; got 1"),
+    "validation_fraction=-0.1": (fit(X, validation_fraction=-0.1), ValueError, "from 0 to below 1; got -0.1"),
+    "validation_fraction=nan": (fit(X, validation_fraction=np.nan), ValueError, "from 0 to below 1; got nan"),
+    "validation_fraction=text": (fit(X, validation_fraction="1/2"), TypeError, "below 1; got '1/2' of type str"),
+    "validation_fraction=True": (fit(X, validation_fraction=True), TypeError, "below 1; got True of type bool"),
+    "nothing left to learn from": (
+        fit(X, validation_fraction=0.999),
+        ValueError,
+        "fewer than n_components.*give more data",
+    ),
+    "low_memory=1": (fit(X, low_memory=1), TypeError, "low_memory must be True or False; got 1"),
+    "low_memory of full posteriors": (
+        fit(X, low_memory=True, posterior="full"),
+        ValueError,
+        "low_memory=True needs posterior='diagonal'; got posterior='full'",
+    ),
     "unknown posterior": (fit(X, posterior="banana"), ValueError, "posterior must be one of 'diagonal', .*'banana'"),
     "posterior=None": (fit(X, posterior=None), ValueError, "posterior must be one of 'diagonal', .*None"),
     "posterior=list": (fit(X, posterior=["full"]), ValueError, "posterior must be one of 'diagonal'"),

@@ -414,6 +414,51 @@ def test_small_batches_lead_to_the_same_model():
     np.testing.assert_allclose(model.components_, fitted().components_, atol=0.02)
 
 
+# rows set aside, and half the memory
+
+
+def test_learning_stops_when_rows_set_aside_gain_nothing_more():
+    """Forty atoms on 300 rows of pure noise learn these rows by heart."""
+    data = np.random.default_rng(0).normal(size=(400, 40)) * np.linspace(1, 2, 40)
+    parameters = {"n_components": 40, "tol": 1e-4}
+    whole = new(**parameters).fit(data[:300])
+    model = new(**parameters, validation_fraction=0.25).fit(data)
+    assert model.converged_
+    assert model.n_samples_seen_ == 300
+    assert model.held_out_bounds_.shape == model.lower_bounds_.shape == (model.n_iter_,)
+    best = int(model.held_out_bounds_.argmax())
+    assert model.lower_bound_ == model.lower_bounds_[best]
+    assert model.n_iter_ - 1 - best <= 5
+    assert whole.held_out_bounds_.shape == (0,)
+    new_data = np.random.default_rng(1).normal(size=(1000, 40)) * np.linspace(1, 2, 40)
+    assert model.score(new_data) > whole.score(new_data) + 0.1
+
+
+def test_the_bound_of_rows_set_aside_is_that_of_new_data():
+    model = new(validation_fraction=0.5).fit(np.concatenate([X, HELD_OUT]))
+    assert model.held_out_bounds_.max() == pytest.approx(model.score(table(5000, seed=9)), abs=0.5)
+    assert model.held_out_bounds_.max() < model.lower_bound_ + 0.5
+
+
+def test_the_start_with_the_highest_bound_of_rows_set_aside_is_kept():
+    several = new(validation_fraction=0.3, n_init=3, max_iter=2)
+    with pytest.warns(ConvergenceWarning):
+        several.fit(X)
+    seen = []
+    state = np.random.RandomState(0)
+    for _ in range(3):
+        with pytest.warns(ConvergenceWarning):
+            one = new(validation_fraction=0.3, max_iter=2, random_state=state).fit(X)
+        seen.append(one.held_out_bounds_.max())
+    assert several.held_out_bounds_.max() == max(seen)
+
+
+def test_half_the_memory_leads_to_the_same_model():
+    model = new(low_memory=True).fit(X)
+    assert model.lower_bound_ == pytest.approx(fitted().lower_bound_, abs=1e-3)
+    assert model.score(HELD_OUT) == pytest.approx(fitted().score(HELD_OUT), abs=1e-2)
+
+
 # streams
 
 

@@ -24,6 +24,7 @@ from sparsentropy.inference import (
     low_rank,
     polish,
 )
+from sparsentropy.inference.completion import Means, completed
 from sparsentropy.inference.problem import Problem, best_scale
 from sparsentropy.inference.solution import AbstractSolver, largest_gradient
 from sparsentropy.inference.splitting import Splitting, State
@@ -752,3 +753,44 @@ def test_data_points_that_a_splitting_would_not_finish_are_certified():
         cost = DiagonalSolver()(x, p).cost
         assert cost.converged == 30
         assert cost.iterations < 1000
+
+
+# Half of a diagonal posterior
+
+
+@each_shape
+@each_dtype
+def test_the_means_of_a_diagonal_posterior_say_all(shape, dtype):
+    x, p = problem(shape, n=30)
+    best = DiagonalSolver()(x, p).posterior
+    again = completed(best.mean.to(dtype), p.to(dtype))
+    assert again.mean.dtype == again.variance.dtype == dtype
+    near = 1e-5 if dtype == torch.float64 else 1e-3
+    torch.testing.assert_close(again.variance.double(), best.variance, rtol=near, atol=0)
+
+
+@pytest.mark.parametrize("steepness", [1e-3, 0.3, 3.0, 30.0, 1e3])
+def test_scales_belong_to_means_however_steep_the_prior_is(steepness):
+    """σ = |w| = 1, so that the steepness is 1/λ."""
+    p = Parameters(torch.eye(1, dtype=torch.float64), double([1 / steepness]), double(1.0))
+    z = torch.linspace(-7, 7, 281, dtype=torch.float64)[:, None]
+    scale = best_scale(z, double(steepness))
+    found = completed(2**0.5 * z * scale, p)
+    torch.testing.assert_close(found.variance, scale.square(), rtol=1e-9, atol=0)
+
+
+def test_batches_known_by_their_means_are_a_sequence():
+    x, p = problem(SHAPES["d>h"], n=30)
+    best = DiagonalSolver()(x, p).posterior
+    kept = Means(p, list(best.mean.split(10)))
+    assert len(kept) == len(list(kept)) == 3
+    torch.testing.assert_close(kept[-1].variance, best.variance[20:], rtol=1e-5, atol=0)
+    assert len(kept[1:]) == 2
+    assert torch.equal(kept[1:][0].mean, best.mean[10:20])
+
+
+def test_scales_of_a_needle_stay_between_those_of_the_prior_and_of_the_noise():
+    p = Parameters(torch.eye(1, dtype=torch.float64), double([1e-6]), double(1.0))
+    std = completed(torch.linspace(-9, 9, 101, dtype=torch.float64)[:, None], p).std
+    assert (std <= 1).all()
+    assert (std >= best_scale(double(0.0), double(1e6)) * (1 - 1e-12)).all()

@@ -55,6 +55,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         change the objective.
     n_init : int, default=1
         Random starts, of which the best is kept.
+    validation_fraction : float, default=0.0
+        Part of the rows that are set aside. With more than none, learning also stops when their bound has stopped
+        rising, and the sweep with the highest one is kept.
+    low_memory : bool, default=False
+        Keep only the means of the posteriors between sweeps, half of what is kept otherwise. The scales are made again
+        whenever they are needed, which takes time. For diagonal posteriors.
     random_state : int, RandomState or None, default=None
         Seed.
     device : str, default='auto'
@@ -78,6 +84,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Bound of the training data, nats per data point.
     lower_bounds_ : ndarray, shape (n_iter_,)
         The bound after every sweep over all data, pooled over the data.
+    held_out_bounds_ : ndarray, shape (n_iter_,) or (0,)
+        Of the rows that were set aside, a true lower bound, after every sweep.
     noise_variances_ : ndarray, shape (n_iter_,)
         σ² after every sweep.
     n_iter_ : int
@@ -118,6 +126,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         tol: float = 1e-3,
         batch_size: int | str = "auto",
         n_init: int = 1,
+        validation_fraction: float = 0.0,
+        low_memory: bool = False,
         random_state: Any = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -131,6 +141,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.tol = tol
         self.batch_size = batch_size
         self.n_init = n_init
+        self.validation_fraction = validation_fraction
+        self.low_memory = low_memory
         self.random_state = random_state
         self.device = device
         self.dtype = dtype
@@ -163,7 +175,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         del y
         with inputs.unchanged_on_failure(self):
-            self._from_scratch(X, self.max_iter)
+            self._from_scratch(X, self.max_iter, inputs.check_fraction("validation_fraction", self.validation_fraction))
         if not self.converged_ and not self.interrupted_:
             reason = f"max_iter={self.max_iter} sweeps; raise max_iter to learn on"
             if self.n_iter_ < self.max_iter:
@@ -205,6 +217,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             last,
             bounds=[*self.lower_bounds_, *last.bounds],
             noise_variances=[*self.noise_variances_, *last.noise_variances],
+            held_out=list(self.held_out_bounds_),
         )
         self._keep(outcome, unit, seen=self.n_samples_seen_ + x.shape[0])
         return self
@@ -356,17 +369,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _solver(self) -> AbstractSolver:
         """Check the parameters and build the E-step they name."""
-        for name in ("n_components", "rank", "max_iter", "n_init"):
-            inputs.check_count(name, getattr(self, name))
-        inputs.check_count("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, least=0)
-        inputs.check_tolerance(self.tol)
-        inputs.check_batch_size(self.batch_size)
-        inputs.check_seed(self.random_state)
-        if self.callback is not None and not callable(self.callback):
-            raise TypeError(f"callback must be callable or None; got {self.callback!r}.")
-        kind = inputs.check_choice("posterior", self.posterior, inputs.POSTERIORS)
-        if kind == "low-rank" and self.rank > self.n_components:
-            raise ValueError(f"rank must be at most n_components={self.n_components}; got rank={self.rank}.")
+        kind = inputs.check_parameters(self)
         return {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(self.rank), "full": FullSolver()}[kind]
 
     def _data(self, X: Any, *, reset: bool) -> Tensor:
@@ -381,10 +384,10 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         inputs.check_finite(array)
         return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array))
 
-    def _training_data(self, X: Any) -> tuple[Tensor, float]:
-        """Data divided by a power of two near their root mean square, and that power."""
+    def _training_data(self, X: Any, aside: float) -> tuple[Tensor, float]:
+        """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
         x = self._data(X, reset=True)
-        inputs.check_enough(x.shape[0], self.n_components)
+        inputs.check_enough(x.shape[0] - fitting.held_out_rows(x.shape[0], aside), self.n_components)
         unit = 2.0 ** round(math.log2(inputs.check_scale(x.cpu().numpy())))
         return x / unit, unit
 
@@ -407,19 +410,21 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _inferred(self, x: Tensor) -> AbstractPosterior:
         return self._solver()(x, self._parameters(x.dtype, x.device)).posterior
 
-    def _from_scratch(self, X: Any, max_iter: int) -> Self:
+    def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0) -> Self:
         solver = self._solver()
-        x, unit = self._training_data(X)
+        x, unit = self._training_data(X, aside)
         settings = fitting.Settings(
             n_components=self.n_components,
             max_iter=max_iter,
             tol=inputs.check_tolerance(self.tol),
             batch_size=inputs.check_batch_size(self.batch_size) or BATCH_ROWS,
             n_init=self.n_init,
+            validation_fraction=aside,
+            low_memory=self.low_memory,
         )
         random = inputs.check_seed(self.random_state)
         outcome = fitting.best_of_starts(x, solver, settings, random, unit, self._tell)
-        self._keep(outcome, unit, seen=x.shape[0])
+        self._keep(outcome, unit, seen=x.shape[0] - fitting.held_out_rows(x.shape[0], aside))
         return self
 
     def _tell(self, progress: fitting.Progress) -> bool:
@@ -437,6 +442,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.prior_scale_ = _numpy(p.prior_scale * unit)
         self.noise_variance_ = float(p.noise_variance) * unit**2
         self.lower_bounds_ = np.array(outcome.bounds)
+        self.held_out_bounds_ = np.array(outcome.held_out)
         self.noise_variances_ = np.array(outcome.noise_variances)
         self.lower_bound_ = last.lower_bound - p.d * math.log(unit)
         self.n_iter_ = len(outcome.bounds)

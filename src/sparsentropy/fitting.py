@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -19,10 +19,12 @@ from torch import Tensor
 from sparsentropy.inference import AbstractSolver
 from sparsentropy.learning import Sweep, em, learn, online, random_starts
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import Statistics, entropy_elbo
-from sparsentropy.posteriors import Diagonal
+from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
+from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
+WARM_ITERATIONS = 8  # of that for held-out rows from the posteriors of the last sweep
+PATIENCE = 5  # sweeps in which the held-out bound has to rise
 
 
 @final
@@ -67,6 +69,8 @@ class Settings:
     tol: float
     batch_size: int
     n_init: int
+    validation_fraction: float = 0.0
+    low_memory: bool = False
 
 
 @final
@@ -78,11 +82,12 @@ class Outcome:
     bounds: list[float]
     noise_variances: list[float]
     interrupted: bool
+    held_out: list[float] = field(default_factory=list)
 
     @property
     def merit(self) -> tuple[int, float]:
         """Larger is better; bounds of a part and of all data cannot be compared."""
-        return self.best.rows, self.best.lower_bound
+        return self.best.rows, max(self.held_out, default=self.best.lower_bound)
 
     def in_units(self, unit: float) -> "Outcome":
         """The history for data multiplied by `unit`; the best sweep stays as it was computed."""
@@ -90,6 +95,7 @@ class Outcome:
         return replace(
             self,
             bounds=[bound - shift for bound in self.bounds],
+            held_out=[bound - shift for bound in self.held_out],
             noise_variances=[variance * unit**2 for variance in self.noise_variances],
         )
 
@@ -140,12 +146,50 @@ def best_of_starts(
     return replace(best, interrupted=interrupted).in_units(unit)
 
 
+@final
+class _HeldOut:
+    """Rows that are not learned from: how likely they have become, and whether that goes on.
+
+    The best sweep is the one with the highest bound of these rows. Learning has done what it can for new data when
+    that bound has risen by less than the tolerance in each of the last sweeps, on average.
+    """
+
+    def __init__(self, x: Tensor, solver: AbstractSolver, tol: float) -> None:
+        self.x, self.solver, self.tol = x, solver, tol
+        self.posterior: AbstractPosterior | None = None
+        self.best: Sweep | None = None
+        self.bounds: list[float] = []
+
+    def look(self, sweep: Sweep) -> None:
+        """Take the bound at the parameters of a sweep."""
+        iterations = STREAM_ITERATIONS if self.posterior is None else WARM_ITERATIONS
+        solution = self.solver(self.x, sweep.parameters, self.posterior, max_iter=iterations, tol=0.0)
+        self.posterior = solution.posterior
+        bound = float(elbo_rows(self.x, solution.posterior, sweep.parameters).double().mean())
+        self.best = sweep if bound > max(self.bounds, default=-math.inf) else self.best
+        self.bounds.append(bound)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the bound has stopped rising."""
+        before, last = self.bounds[:-PATIENCE], self.bounds[-PATIENCE:]
+        return bool(before) and max(last) < max(before) + PATIENCE * self.tol
+
+
+def held_out_rows(n: int, fraction: float) -> int:
+    """Rows of n that are set aside; at least one, if any are to be."""
+    return max(1, round(fraction * n)) if fraction else 0
+
+
 def _one_start(
     x: Tensor, solver: AbstractSolver, settings: Settings, seed: int, report: Callable[[Sweep], bool]
 ) -> tuple[Outcome | None, bool]:
     """What a start led to, if it had the time, and whether it was interrupted."""
     generator = torch.Generator().manual_seed(seed)
-    best, bounds, noise_variances, interrupted = None, [], [], False
+    best, bounds, noise_variances, interrupted, watch = None, [], [], False, None
+    if aside := held_out_rows(x.shape[0], settings.validation_fraction):
+        order = torch.randperm(x.shape[0], generator=generator).to(x.device)
+        watch, x = _HeldOut(x[order[:aside]], solver, settings.tol), x[order[aside:]]
     try:
         for sweep in learn(
             x,
@@ -155,17 +199,26 @@ def _one_start(
             tol=settings.tol,
             batch_size=settings.batch_size,
             generator=generator,
+            lean=settings.low_memory,
         ):
             best = sweep
             if sweep.rows == x.shape[0]:
                 bounds.append(sweep.lower_bound)
                 noise_variances.append(float(sweep.parameters.noise_variance))
+                if watch is not None:
+                    watch.look(sweep)
+                    assert watch.best is not None
+                    best = replace(watch.best, converged=sweep.converged or watch.settled)
             if report(sweep):
                 interrupted = True
                 break
+            if watch is not None and watch.settled:
+                break
     except KeyboardInterrupt:
         interrupted = True
-    return (None if best is None else Outcome(best, bounds, noise_variances, interrupted)), interrupted
+    held_out = [] if watch is None else watch.bounds
+    outcome = None if best is None else Outcome(best, bounds, noise_variances, interrupted, held_out)
+    return outcome, interrupted
 
 
 def _reporter(

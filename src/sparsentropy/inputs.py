@@ -129,6 +129,42 @@ def check_seed(value: Any) -> np.random.RandomState:
         ) from None
 
 
+def check_parameters(model: Any) -> str:
+    """All that a user may set of an estimator; the kind of posterior."""
+    for name in ("n_components", "rank", "max_iter", "n_init"):
+        check_count(name, getattr(model, name))
+    check_count("verbose", int(model.verbose) if isinstance(model.verbose, bool) else model.verbose, least=0)
+    check_tolerance(model.tol)
+    check_batch_size(model.batch_size)
+    check_fraction("validation_fraction", model.validation_fraction)
+    check_flag("low_memory", model.low_memory)
+    check_seed(model.random_state)
+    if model.callback is not None and not callable(model.callback):
+        raise TypeError(f"callback must be callable or None; got {model.callback!r}.")
+    kind = check_choice("posterior", model.posterior, POSTERIORS)
+    if kind == "low-rank" and model.rank > model.n_components:
+        raise ValueError(f"rank must be at most n_components={model.n_components}; got rank={model.rank}.")
+    if model.low_memory and kind != "diagonal":
+        raise ValueError(f"low_memory=True needs posterior='diagonal'; got posterior={model.posterior!r}.")
+    return kind
+
+
+def check_fraction(name: str, value: Any) -> float:
+    """A part of the rows, less than all of them."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number from 0 to below 1; got {value!r} of type {type(value).__name__}.")
+    if not 0 <= float(value) < 1:
+        raise ValueError(f"{name} must be a number from 0 to below 1; got {value!r}.")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
+
+
 def check_tolerance(value: Any) -> float:
     """A finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

@@ -15,7 +15,7 @@ import torch
 from sparsentropy import storage
 from sparsentropy.objectives import Statistics
 
-ARRAYS = ("components_", "prior_scale_", "lower_bounds_", "noise_variances_")
+ARRAYS = ("components_", "prior_scale_", "lower_bounds_", "held_out_bounds_", "noise_variances_")
 NUMBERS = (
     "noise_variance_",
     "lower_bound_",

@@ -5,6 +5,7 @@ what an E-step has found is all in ν, and a learner that wants to save memory k
 scales are made again for one batch at a time, which takes a few passes over its codes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final, overload
@@ -18,7 +19,8 @@ from sparsentropy.inference.problem import best_scale, units
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
-STEPS = 8  # of Newton's method, between bounds; after them most scales are known to the last digit
+STEPS = 8  # of Newton's method, between bounds: to the last digit unless an atom is silent (`problem`) by far
+CLOSE = 1e-5  # relative change after which the next step would change nothing that counts
 
 
 def completed(mean: Tensor, parameters: Parameters) -> Diagonal:
@@ -42,13 +44,17 @@ def completed(mean: Tensor, parameters: Parameters) -> Diagonal:
     tensor([[0.0961, 0.1000]])
     """
     unit, steepness = (value.to(mean.dtype) for value in units(parameters.to(torch.float64)))
-    code = mean / (SQRT_2 * unit)
-    size, widest = code.abs(), 1 / best_scale(torch.zeros_like(steepness), steepness)
-    # s lies between s(0) and 1
-    z = most = size * widest
+    size = (mean / (SQRT_2 * unit)).abs()
+    # s lies between s(0) and 1, and is at least s(far) beyond a z where the bell has brought K to less than 1
+    far = (steepness / math.sqrt(2 * math.pi)).log().clamp(min=0).sqrt() + 1
+    narrowest, wide = best_scale(torch.zeros_like(far), steepness), best_scale(far, steepness)
+    z = most = torch.minimum(size / narrowest, torch.maximum(size / wide, far))
     for _ in range(STEPS):
+        # In log z, since log(z s) grows like log z + z² before it grows like log z
         value, _, rate = code_of(z, steepness)
-        z = torch.clamp(z - (value - size) / rate, size, most)
+        before, z = z, torch.clamp(z + (size / value).log() * value / rate, size, most).nan_to_num(0.0)
+        if bool(((z - before).abs() <= CLOSE * z).all()):
+            break
     return Diagonal(mean, (best_scale(z, steepness) * unit).square())
 
 
@@ -61,11 +67,11 @@ class Means(Sequence[AbstractPosterior]):
     ----------
     parameters : Parameters
         At which the posteriors were inferred.
-    means : list of Tensor, each (n, h)
+    means : sequence of Tensor, each (n, h)
     """
 
     parameters: Parameters
-    means: list[Tensor]
+    means: Sequence[Tensor]
 
     def __len__(self) -> int:
         return len(self.means)

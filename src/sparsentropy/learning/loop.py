@@ -116,16 +116,21 @@ class _Task:
         """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
         effective = self.weights.apply(em.floored(parameters, self.unit))
         posteriors, statistics, inference = [], None, self.solver.at(effective)
+        # In one piece: small ones would leave gaps between them in memory
+        means = self.x.new_empty(len(self.x) if self.lean else 0, parameters.h).split(self.batch_size)
         for index, x in enumerate(self.x.split(self.batch_size)):
             before = None if start is None else start(index)
             solution = inference(x, start=before, max_iter=iterations, tol=0.0)
             part = Statistics.of(x, solution.posterior, parameters)
             statistics = part if statistics is None else statistics + part
-            posteriors.append(solution.posterior.mean if self.lean else solution.posterior)
+            if self.lean:
+                means[index].copy_(solution.posterior.mean)
+            else:
+                posteriors.append(solution.posterior)
         assert statistics is not None, "the estimator refuses empty data"
         bound = float(entropy_elbo(statistics, parameters, self.weights))
         fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
-        kept = Means(effective, posteriors) if self.lean else posteriors
+        kept = Means(effective, means) if self.lean else posteriors
         return _State(fitted, kept, statistics, bound)
 
 

@@ -17,7 +17,7 @@ from sparsentropy import folded_normal
 from sparsentropy.posteriors import AbstractPosterior
 
 ROWS = 1024  # of data that are looked at
-CHUNK = 2**21  # numbers in an intermediate result
+CHUNK = 2**18  # elements of (n, h, h) arrays at once: they fit into a cache
 
 
 def pairwise_gains(posterior: AbstractPosterior, size: Tensor, used: Tensor) -> Tensor:
