@@ -177,15 +177,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         with inputs.unchanged_on_failure(self):
             self._from_scratch(X, self.max_iter, inputs.check_fraction("validation_fraction", self.validation_fraction))
         if not self.converged_ and not self.interrupted_:
-            reason = f"max_iter={self.max_iter} sweeps; raise max_iter to learn on"
-            if self.n_iter_ < self.max_iter:
-                reason = f"{self.n_iter_} sweeps because rounding hid what was left; try dtype='float64'"
-            warnings.warn(
-                f"SparseCoding stopped while the bound could still rise by more than tol={self.tol} nats per sweep, "
-                f"after {reason}.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            warnings.warn(fitting.unfinished(self.n_iter_, self.max_iter, self.tol), ConvergenceWarning, stacklevel=2)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:

@@ -241,6 +241,16 @@ def _reporter(
     return report
 
 
+def unfinished(sweeps: int, max_iter: int, tol: float) -> str:
+    """What to tell a user whose model has not converged."""
+    reason = f"max_iter={max_iter} sweeps; raise max_iter to learn on"
+    if sweeps < max_iter:
+        reason = f"{sweeps} sweeps because rounding hid what was left; try dtype='float64'"
+    return (
+        f"SparseCoding stopped while the bound could still rise by more than tol={tol} nats per sweep, after {reason}."
+    )
+
+
 def next_of_stream(x: Tensor, solver: AbstractSolver, parameters: Parameters, past: Statistics, seen: int) -> Sweep:
     """Learn from one more batch of a stream; `seen` data points came before."""
     solution = solver(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
