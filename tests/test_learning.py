@@ -8,8 +8,9 @@ import pytest
 import scipy.optimize
 import torch
 
+from cases import double
 from sparsentropy.datasets import make_bars
-from sparsentropy.inference import DiagonalSolver, FullSolver
+from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver
 from sparsentropy.learning import (
     em,
     independent,
@@ -485,6 +486,27 @@ def test_large_data_are_learned_from_a_part_first():
     assert rows == sorted(rows)
     assert rows[-1] == 3000
     assert rows[0] < 3000
+
+
+@pytest.mark.parametrize("solver", [DiagonalSolver(), FullSolver(), LowRankSolver(2)])
+@pytest.mark.parametrize("seed", [0, 2])
+def test_data_in_a_subspace_are_learned_with_more_atoms_than_dimensions(seed, solver):
+    """There is no noise, and rounding may give a direction without data a negative variance."""
+    draw = np.random.default_rng(seed)
+    x = torch.from_numpy(draw.laplace(size=(500, 3)) @ draw.normal(size=(3, 10)))
+    *_, last = sweeps(x, 12, solver, max_iter=40, tol=1e-3)
+    assert np.isfinite(last.lower_bound)
+    assert last.parameters.dictionary.isfinite().all()
+    assert float(last.parameters.noise_variance) < 1e-10
+
+
+def test_atoms_are_not_started_anew_where_rounding_is_all_that_is_missed():
+    error = torch.diag(double([-3e-20, -2e-20, -1e-20, 1e-20, 1.0]))
+    parameters = Parameters(torch.eye(5, dtype=torch.float64), double([1.0] * 5), double(1e-12))
+    revived = start.revive(error, 500, parameters, double([0.0] * 5), torch.Generator().manual_seed(0))
+    assert revived is not None
+    assert revived.dictionary.isfinite().all()
+    assert (revived.dictionary != parameters.dictionary).any(0).sum() == 1
 
 
 def test_learning_with_means_alone_takes_the_same_way():

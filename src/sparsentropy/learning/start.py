@@ -104,7 +104,8 @@ def revive(
     """
     off = torch.nonzero(usage < OFF).ravel()
     eigenvalues, eigenvectors = torch.linalg.eigh(error)
-    noise = eigenvalues.quantile(0.25)
+    # Rounding leaves directions without any error with a variance that may be negative
+    noise = eigenvalues.quantile(0.25).clamp(min=SMALLEST_NOISE * eigenvalues[-1])
     edge = noise * (1 + math.sqrt(parameters.d / n)) ** 2
     missed = int((eigenvalues > MISSED * edge).sum())
     if len(off) == 0 or missed == 0:
