@@ -24,6 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from cases import double, exact_log_likelihood
 from sparsentropy import Progress, SparseCoding, fitting, model_file
 from sparsentropy.datasets import make_bars
+from sparsentropy.inference import DiagonalSolver
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import Diagonal, Full, LowRank
@@ -457,6 +458,34 @@ def test_half_the_memory_leads_to_the_same_model():
     model = new(low_memory=True).fit(X)
     assert model.lower_bound_ == pytest.approx(fitted().lower_bound_, abs=1e-3)
     assert model.score(HELD_OUT) == pytest.approx(fitted().score(HELD_OUT), abs=1e-2)
+
+
+# products in full
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_products_keep_all_digits_whatever_a_program_has_asked_for(precision, monkeypatch):
+    """TF32 on graphics processors, bfloat16 on some others."""
+    data = X.astype(np.float32)
+    plain = new(**SHORT).fit(data).partial_fit(data)
+    asked = []
+    monkeypatch.setattr(
+        DiagonalSolver,
+        "at",
+        lambda self, parameters, at=DiagonalSolver.at: (
+            asked.append(torch.get_float32_matmul_precision()) or at(self, parameters)
+        ),
+    )
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        model = new(**SHORT).fit(data).partial_fit(data)
+        assert model.score(data) == plain.score(data)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert_same_model(model, plain)
+    assert set(asked) == {"highest"}
 
 
 # streams

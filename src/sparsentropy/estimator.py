@@ -399,6 +399,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             torch.as_tensor(self.noise_variance_ / unit**2, **as_tensor),
         )
 
+    @fitting.full_float32()
     def _inferred(self, x: Tensor) -> AbstractPosterior:
         return self._solver()(x, self._parameters(x.dtype, x.device)).posterior
 
