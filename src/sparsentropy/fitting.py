@@ -32,8 +32,8 @@ PATIENCE = 5  # sweeps in which the held-out bound has to rise
 def full_float32() -> Iterator[None]:
     """Products of float32 numbers with all their digits, whatever a program has asked torch for.
 
-    With the ten bits of TF32, rounded to by hand, posteriors of image patches cost 3e-5 nats, but the sums that learning
-    needs moved the bound by 17 nats where the noise was tiny, and with the seven bits of bfloat16 by 294.
+    With the ten bits of TF32, rounded to by hand, posteriors of image patches cost 3e-5 nats, but the sums that
+    learning needs moved the bound by 17 nats where the noise was tiny, and with the seven bits of bfloat16 by 294.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
