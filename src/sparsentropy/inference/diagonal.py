@@ -28,7 +28,8 @@ from sparsentropy.posteriors import AbstractPosterior, Diagonal
 FIRST_POLISH = 30  # data points that are open by then get Newton steps (`polish`) before every further look
 QUICK_LOOKS = (2, 3, 5, 8, 12)  # iterations after which the quick certificate is tried
 LOOK_EVERY = 10  # iterations between two looks at the duality gap
-CHUNK = {"cpu": 2**17, "cuda": 2**24}  # codes at once
+CHUNK = {"cpu": 2**17, "cuda": 2**24}  # codes at once ...
+LEAST_ROWS = 128  # ... but at least so many data points: a large matrix is read from memory for each chunk
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of the gap, relative to 1 + the cost of the data point
 FLOAT32_ITERATIONS = 60  # data points that float32 has not certified by then go on in float64
 
@@ -96,7 +97,7 @@ class _Prepared:
         tol = TOLERANCE[x.dtype] if tol is None else tol
         mean = torch.empty(x.shape[0], self.parameters.h, dtype=x.dtype, device=x.device)
         variance = torch.empty_like(mean)
-        size = max(1, CHUNK[x.device.type] // self.parameters.h)
+        size = max(LEAST_ROWS, CHUNK[x.device.type] // self.parameters.h)
         cost = Cost(0, 0.0, 0, 0)
         for begin in range(0, x.shape[0], size):
             rows = slice(begin, begin + size)

@@ -115,23 +115,50 @@ class _Task:
     ) -> _State:
         """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
         effective = self.weights.apply(em.floored(parameters, self.unit))
-        posteriors, statistics, inference = [], None, self.solver.at(effective)
-        # In one piece: small ones would leave gaps between them in memory
-        means = self.x.new_empty(len(self.x) if self.lean else 0, parameters.h).split(self.batch_size)
+        shelf, statistics, inference = _Shelf(self), None, self.solver.at(effective)
         for index, x in enumerate(self.x.split(self.batch_size)):
             before = None if start is None else start(index)
             solution = inference(x, start=before, max_iter=iterations, tol=0.0)
             part = Statistics.of(x, solution.posterior, parameters)
             statistics = part if statistics is None else statistics + part
-            if self.lean:
-                means[index].copy_(solution.posterior.mean)
-            else:
-                posteriors.append(solution.posterior)
+            shelf.put(index, solution.posterior)
         assert statistics is not None, "the estimator refuses empty data"
         bound = float(entropy_elbo(statistics, parameters, self.weights))
         fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
-        kept = Means(effective, means) if self.lean else posteriors
-        return _State(fitted, kept, statistics, bound)
+        return _State(fitted, shelf.kept(effective), statistics, bound)
+
+
+@final
+class _Shelf:
+    """Posteriors of one batch after the other.
+
+    Diagonal ones are copied into arrays for all data points: small arrays, made between those that are needed for a
+    moment only, would leave gaps in memory that are as large as they are.
+    """
+
+    def __init__(self, task: _Task) -> None:
+        self.task = task
+        self.posteriors: list[AbstractPosterior] = []
+        self.rooms: list[tuple[Tensor, ...]] = []
+
+    def put(self, index: int, posterior: AbstractPosterior) -> None:
+        """Keep the posterior of a batch."""
+        if not isinstance(posterior, Diagonal):
+            self.posteriors.append(posterior)
+            return
+        mean = self._copied(0, index, posterior.mean)
+        if not self.task.lean:
+            self.posteriors.append(Diagonal(mean, self._copied(1, index, posterior.variance)))
+
+    def _copied(self, room: int, index: int, value: Tensor) -> Tensor:
+        if len(self.rooms) == room:
+            whole = value.new_empty(len(self.task.x), value.shape[1])
+            self.rooms.append(whole.split(self.task.batch_size))
+        return self.rooms[room][index].copy_(value)
+
+    def kept(self, parameters: Parameters) -> Sequence[AbstractPosterior]:
+        """All of them; found at these parameters."""
+        return Means(parameters, self.rooms[0]) if self.task.lean else self.posteriors
 
 
 def learn(
