@@ -381,7 +381,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         x = self._data(X, reset=True)
         inputs.check_enough(x.shape[0] - fitting.held_out_rows(x.shape[0], aside), self.n_components)
         unit = 2.0 ** round(math.log2(inputs.check_scale(x.cpu().numpy())))
-        return x / unit, unit
+        return (x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
 
     def _scaled_data(self, X: Any) -> Tensor:
         """Data divided by `data_scale_`, for a model that is fitted."""
