@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ def run_once(codes: str, posterior: str, seed: int) -> Run:
     )
 
 
-def run(*, quick: bool) -> list[Table]:
+def run(*, quick: bool) -> Iterator[list[Table]]:
     columns = ("codes", "posterior", "found", "lowest cosine", "bound − truth: lowest", "median")
     columns += ("noise error", "median scale error", "seconds: median", "longest", "unfinished")
     table = Table("Bars", NOTES, columns).begin()
@@ -74,7 +75,7 @@ def run(*, quick: bool) -> list[Table]:
                 f"bound − truth {last.advantage:+.3f}, {last.seconds:.2f} s"
             )
         table.add(codes, posterior, *summary(runs, laplace=codes == "laplace"))
-    return [table]
+    yield [table]
 
 
 def summary(runs: list[Run], *, laplace: bool) -> tuple[str, ...]:

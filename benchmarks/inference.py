@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,12 +80,12 @@ def dictionary(data: Data, index: int, quick: bool) -> tuple[np.ndarray, np.ndar
     return p.dictionary.numpy(), (p.prior_scale * unit).numpy(), float(p.noise_variance) * unit**2
 
 
-def run(*, quick: bool) -> list[Table]:
+def run(*, quick: bool) -> Iterator[list[Table]]:
     columns = ("data", "d, h", "solver", "× sparse_encode", "× Lasso, same gap", "rows/s", "of the product rate")
     table = Table("Inference", NOTES, (*columns, "iterations", "mean gap", "largest gap")).begin()
     for index in (1,) if quick else range(len(WORKLOADS)):
         compare(table, index, quick=quick)
-    return [table]
+        yield [table]
 
 
 def compare(table: Table, index: int, *, quick: bool) -> None:

@@ -155,12 +155,12 @@ def peer(data: Data, index: int, _: bool, method: Method) -> tuple[np.ndarray, b
     return atoms, not any("onverge" in str(warning.message) for warning in caught)
 
 
-def run(*, quick: bool) -> list[Table]:
+def run(*, quick: bool) -> Iterator[list[Table]]:
     columns = ("data", "d, h", "method", "× (time for the same bound)", "held-out bound", "seconds")
     table = Table("Learning", NOTES, (*columns, "ours to the same bound, s", "MiB", "note")).begin()
     for index in (1,) if quick else range(len(WORKLOADS)):
         compare(table, index, quick=quick)
-    return [table]
+        yield [table]
 
 
 def compare(table: Table, index: int, *, quick: bool) -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--only NAME] [--quick] [--threads N]
 
-Every part prints its rows as they come and replaces its own section of RESULTS.md when it is done, with the command,
-the machine and the versions it was run with. --quick takes small sizes and writes nothing: it only shows that
-everything runs.
+Every part prints its rows as they come and replaces its own section of RESULTS.md after each data set, with the
+command, the machine and the versions it was run with; so nothing is lost if it is stopped. --quick takes small sizes
+and writes nothing: it only shows that everything runs.
 """
 
 import argparse
@@ -44,12 +44,11 @@ def main() -> None:
         for name in PARTS if options.only is None else (options.only,):
             began = time.perf_counter()
             try:
-                tables = importlib.import_module(name).run(quick=options.quick)
+                for tables in importlib.import_module(name).run(quick=options.quick):
+                    if not options.quick:
+                        keep(name, tables, stamp(options.threads, rate, time.perf_counter() - began))
             except NoDataError as problem:
                 print(f"\n{name}: skipped, {problem}", flush=True)
-                continue
-            if not options.quick:
-                keep(name, tables, stamp(options.threads, rate, time.perf_counter() - began))
 
 
 def arguments() -> argparse.Namespace:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -38,8 +39,12 @@ batch being {BATCH * 64 * 4 / 2**20:.1f} MiB; it must not depend on how many the
 STARTING = "Fresh processes, best of five. The import of torch is most of what there is."
 
 
-def run(*, quick: bool) -> list[Table]:
-    return [rows(quick=quick), atoms(quick=quick), stream(quick=quick), starting()]
+def run(*, quick: bool) -> Iterator[list[Table]]:
+    tables = []
+    for part in (rows, atoms, stream):
+        tables.append(part(quick=quick))
+        yield tables
+    yield [*tables, starting()]
 
 
 def large(n: int, *_: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -22,14 +23,14 @@ scale says which are which if these two differ. *Bars in their span*: the smalle
 the real atoms. *Found*: bars that have a real atom of their own, with a cosine of at least {FOUND}."""
 
 
-def run(*, quick: bool) -> list[Table]:
+def run(*, quick: bool) -> Iterator[list[Table]]:
     columns = ("posterior", "seed", "needed", "λ: last real", "first surplus", "median surplus", "bars in their span")
     columns += ("found", "noise", "sweeps", "seconds")
     table = Table("Surplus atoms", NOTES, columns).begin()
     for posterior, seeds in (("diagonal", 5), ("full", 2)):
         for seed in range(1 if quick else seeds):
             table.add(posterior, str(seed), *measured(posterior, seed, max_iter=40 if quick else 200))
-    return [table]
+    yield [table]
 
 
 def measured(posterior: str, seed: int, max_iter: int) -> tuple[str, ...]:
