@@ -53,7 +53,7 @@ def _run(sender: Connection, prepare: Callable[..., Any], work: Callable[..., An
     try:
         with threadpool_limits(threads):
             ready = prepare(*options)
-            with _Memory() as memory:
+            with Memory() as memory:
                 began = time.perf_counter()
                 value = work(ready, *options)
                 seconds = time.perf_counter() - began
@@ -62,10 +62,10 @@ def _run(sender: Connection, prepare: Callable[..., Any], work: Callable[..., An
         sender.send(traceback.format_exc())
 
 
-class _Memory:
+class Memory:
     """The resident memory of this process, watched by a thread; Linux only, NaN elsewhere."""
 
-    def __enter__(self) -> "_Memory":
+    def __enter__(self) -> "Memory":
         self.begin = self._now()
         self.largest, self.done = self.begin, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)

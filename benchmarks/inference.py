@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 from torch.utils.flop_counter import FlopCounterMode
 
-from child import measured
+from child import Memory, measured
 from learning import Data, load
 from rate import product_rate
-from sparsentropy.inference import DiagonalSolver, duality_gap
+from sparsentropy.inference import DiagonalSolver, Solution, duality_gap
 from sparsentropy.learning import learn, random_starts
 from sparsentropy.model import Parameters
 from table import Table
@@ -29,6 +30,7 @@ LADDER = (1, 2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 60, 80, 120, 200)
 REPEATS = 5
 LASSO_ITERATIONS = 10_000
 LASSO_ROWS, LARS_ROWS, GAP_ROWS = 1024, 64, 4096
+LARGE = 1000  # atoms, from which on an eighth of the rows is enough for least angles
 LEARNING_SECONDS = 45.0
 
 NOTES = f"""\
@@ -42,7 +44,12 @@ to {GAP:g}. sparsentropy works in float32. "To a mean gap": the fewest iteration
 "Certified": the default call, which finds out for every row when to stop. *Of the product rate*: arithmetic of its
 matrix products per second of the whole call, over that of a product of two 1024 × 1024 matrices. All rows that were
 learned from, the gap on {GAP_ROWS:,} of them; {GAP_ROWS:,} where certified, {LASSO_ROWS:,} for the lasso,
-{LARS_ROWS} for least angles, all of which take the same time for any row. Best of {REPEATS} repeats."""
+{LARS_ROWS} for least angles, all of which take the same time for any row. Best of {REPEATS} repeats.
+*MiB*: growth of the process during the first call, its result included."""
+
+
+Work = Callable[[], Any]
+Gap = Callable[[Any], np.ndarray]
 
 
 def in_place(_: torch.Size, left: torch.Size, right: torch.Size, **__: object) -> int:
@@ -82,7 +89,7 @@ def dictionary(data: Data, index: int, quick: bool) -> tuple[np.ndarray, np.ndar
 
 def run(*, quick: bool) -> Iterator[list[Table]]:
     columns = ("data", "d, h", "solver", "× sparse_encode", "× Lasso, same gap", "rows/s", "of the product rate")
-    table = Table("Inference", NOTES, (*columns, "iterations", "mean gap", "largest gap")).begin()
+    table = Table("Inference", NOTES, (*columns, "MiB", "iterations", "mean gap", "largest gap")).begin()
     for index in (1,) if quick else range(len(WORKLOADS)):
         compare(table, index, quick=quick)
         yield [table]
@@ -98,9 +105,10 @@ def compare(table: Table, index: int, *, quick: bool) -> None:
     size = f"{workload.d}, {workload.h}"
     rates: list[float] = []
 
-    def row(
-        name: str, work: Callable[[], object], n: int, iterations: str, gap: np.ndarray, *, repeats: int = REPEATS
-    ) -> None:
+    def row(name: str, work: Work, n: int, iterations: str, gap_of: Gap, *, repeats: int = REPEATS) -> None:
+        with Memory() as memory:
+            result = work()
+        gap = gap_of(result)
         seconds = best_seconds(work, repeats)
         rates.append(n / seconds)
         ratios = [f"{rates[-1] / rate:.1f}" for rate in rates[:2]]
@@ -110,41 +118,40 @@ def compare(table: Table, index: int, *, quick: bool) -> None:
                 work()
             share = f"{counter.get_total_flops() / seconds / rate:.0%}"
         ratios += ["–"] * (2 - len(ratios))
-        cells = (f"{rates[-1]:,.0f}", share, iterations, f"{gap.mean():.1e}", f"{gap.max():.1e}")
+        cells = (
+            f"{rates[-1]:,.0f}",
+            share,
+            f"{memory.peak / 2**20:.0f}",
+            iterations,
+            f"{gap.mean():.1e}",
+            f"{gap.max():.1e}",
+        )
         table.add(workload.name, size, name, *ratios, *cells)
 
     n = len(problem.rows)
-    row("sparse_encode, lasso_cd", problem.encoded, n, "–", problem.gap(problem.encoded()), repeats=2)
+    row("sparse_encode, lasso_cd", problem.encoded, n, "–", problem.gap, repeats=2)
     tolerance = next((tol for tol in TOLERANCES if problem.gap(problem.fitted(tol)).mean() <= GAP), TOLERANCES[-1])
-    row(
-        f"Lasso, tol = {tolerance:g}",
-        partial(problem.fitted, tolerance),
-        n,
-        "–",
-        problem.gap(problem.fitted(tolerance)),
+    row(f"Lasso, tol = {tolerance:g}", partial(problem.fitted, tolerance), n, "–", problem.gap)
+    few = LassoProblem(
+        problem.rows[: LARS_ROWS if workload.h < LARGE else LARS_ROWS // 8], problem.dictionary, problem.alpha
     )
-    few = LassoProblem(problem.rows[:LARS_ROWS], problem.dictionary, problem.alpha)
-    row("sparse_encode, lasso_lars", few.by_least_angles, len(few.rows), "–", few.gap(few.by_least_angles()), repeats=1)
+    row("sparse_encode, lasso_lars", few.by_least_angles, len(few.rows), "–", few.gap, repeats=1)
+
+    def gap(solution: Solution) -> np.ndarray:
+        return duality_gap(sample, solution.posterior[:GAP_ROWS], parameters).numpy()
 
     solver = DiagonalSolver()
     for most in LADDER:
         solution = solver(sample, parameters, max_iter=most, tol=0.0)
-        gap = duality_gap(sample, solution.posterior, parameters).numpy()
-        if gap.mean() <= GAP or most == LADDER[-1]:
-            name = f"DiagonalSolver, to a mean gap ≤ {GAP:g}" if gap.mean() <= GAP else "DiagonalSolver, not there yet"
+        there = gap(solution).mean() <= GAP
+        if there or most == LADDER[-1]:
+            name = f"DiagonalSolver, to a mean gap ≤ {GAP:g}" if there else "DiagonalSolver, not there yet"
             work = partial(solver, x, parameters, max_iter=most, tol=0.0)
             row(name, work, len(x), str(solution.cost.iterations), gap)
             break
     solution = solver(sample, parameters)
-    gap = duality_gap(sample, solution.posterior, parameters).numpy()
-    row(
-        "DiagonalSolver, certified",
-        partial(solver, sample, parameters),
-        len(sample),
-        str(solution.cost.iterations),
-        gap,
-        repeats=2,
-    )
+    work = partial(solver, sample, parameters)
+    row("DiagonalSolver, certified", work, len(sample), str(solution.cost.iterations), gap, repeats=2)
 
 
 @dataclass(frozen=True)
