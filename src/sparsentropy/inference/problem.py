@@ -37,7 +37,8 @@ LINEAR = 0.25  # largest |z| of a silent code for which `idle` holds
 class Silent:
     """Atoms that are taken out, and how their codes follow from those that are heard."""
 
-    order: Tensor  # where each atom is among those that are heard, followed by the silent ones (h,)
+    heard: Tensor | slice  # which atoms are heard; a slice where they come first, as learning from a basis leaves them
+    out: Tensor | slice  # and which are silent
     scale: Tensor  # s(0) (h'',), float64
     from_data: Tensor  # (d, h'')
     from_codes: Tensor  # (h', h'')
@@ -45,10 +46,6 @@ class Silent:
     def codes(self, x: Tensor, heard: Tensor) -> Tensor:
         """U of the silent atoms (n, h'')."""
         return (x @ self.from_data).addmm_(heard, self.from_codes)
-
-    def joined(self, heard: Tensor, silent: Tensor) -> Tensor:
-        """Values of all atoms (n, h)."""
-        return torch.cat([heard, silent], 1).index_select(1, self.order)
 
     def scales(self, codes: Tensor) -> Tensor:
         """S of the silent atoms (n, h''): s(0) (1 + z²) up to terms of fourth order."""
@@ -121,13 +118,25 @@ class Problem:
         if out is None:
             mean = torch.empty(len(x), self.parameters.h, dtype=code.dtype, device=code.device)
             out = Diagonal(mean, torch.empty_like(mean))
-        if self.silent is not None:
-            quiet = self.silent.codes(x, code)
-            code, scale = self.silent.joined(code, quiet), self.silent.joined(scale, self.silent.scales(quiet))
-        unit = self.unit.to(code.dtype)
-        torch.mul(code, SQRT_2 * unit, out=out.mean)
-        torch.mul(scale, unit, out=out.variance).square_()
+        unit, silent = self.unit.to(code.dtype), self.silent
+        if silent is None:
+            torch.mul(code, SQRT_2 * unit, out=out.mean)
+            torch.mul(scale, unit, out=out.variance)
+        else:
+            quiet = silent.codes(x, code)
+            for atoms, u, s in ((silent.heard, code, scale), (silent.out, quiet, silent.scales(quiet))):
+                _write(out.mean, atoms, u, SQRT_2 * unit[atoms])
+                _write(out.variance, atoms, s, unit[atoms])
+        out.variance.square_()
         return out
+
+
+def _write(out: Tensor, atoms: Tensor | slice, value: Tensor, factor: Tensor) -> None:
+    """The product, into columns of `out`."""
+    if isinstance(atoms, slice):
+        torch.mul(value, factor, out=out[:, atoms])
+    else:
+        out[:, atoms] = value * factor
 
 
 def units(parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -163,5 +172,6 @@ def _taken_out(
     # u'' = √2 diag(1/c) W'ᵀ M (x/σ − √2 W u)
     response = root.T @ (root @ (SQRT_2 * quiet / curvature))
     from_codes = -SQRT_2 * atoms[:, heard].T @ response
-    order = torch.cat([heard, out]).argsort()
-    return Silent(order, scale, (response / noise).to(dtype), from_codes.to(dtype)), root
+    first = bool((heard == torch.arange(len(heard), device=heard.device)).all())
+    places = (slice(0, len(heard)), slice(len(heard), None)) if first else (heard, out)
+    return Silent(*places, scale, (response / noise).to(dtype), from_codes.to(dtype)), root
