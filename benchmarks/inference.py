@@ -15,7 +15,7 @@ from sklearn.linear_model import Lasso
 from torch.utils.flop_counter import FlopCounterMode
 
 from child import Memory, measured
-from learning import Data, load
+from learning import Data, load, unit_of
 from rate import product_rate
 from sparsentropy.inference import DiagonalSolver, Solution, duality_gap
 from sparsentropy.learning import learn, random_starts
@@ -69,7 +69,7 @@ def best_seconds(work: Callable[[], object], repeats: int) -> float:
 def dictionary(data: Data, index: int, quick: bool) -> tuple[np.ndarray, np.ndarray, float]:
     """W, λ and σ² after a while of learning."""
     x, generator, h = torch.from_numpy(data[0]), torch.Generator().manual_seed(0), WORKLOADS[index].h
-    unit = 2.0 ** round(float(np.log2(np.sqrt(np.mean(np.square(data[0]))))))
+    unit = unit_of(data)
     x, began, p = x / unit, time.perf_counter(), None
     for sweep in learn(
         x,

@@ -40,6 +40,11 @@ def load(index: int, quick: bool, *_: Any) -> Data:
     return WORKLOADS[index].data(quick=quick)
 
 
+def unit_of(data: Data) -> float:
+    """The power of two that the estimator divides these rows by."""
+    return 2.0 ** round(float(np.log2(np.sqrt(np.mean(np.square(data[0]))))))
+
+
 @dataclass(frozen=True)
 class Curve:
     """Seconds and held-out bounds after every sweep."""
@@ -57,7 +62,7 @@ def own_curve(data: Data, index: int, quick: bool, seed: int = 0) -> Curve:
     """The learning loop of the estimator, looked at after every sweep with the clock stopped."""
     workload = WORKLOADS[index]
     train, test = (torch.from_numpy(rows) for rows in data)
-    unit = 2.0 ** round(float(np.log2(np.sqrt(np.mean(np.square(data[0]))))))
+    unit = unit_of(data)
     shift, solver, generator = workload.d * np.log(unit), DiagonalSolver(), torch.Generator().manual_seed(seed)
     limit, looking, began, seconds, bounds, converged = (
         5.0 if quick else workload.seconds,
@@ -91,7 +96,7 @@ def own_fit(data: Data, index: int, *_: Any) -> None:
 def several_starts(data: Data, index: int, *_: Any) -> tuple[list[tuple[float, float]], float]:
     """Training and held-out bounds of each start, and the held-out bound of the best one with full posteriors."""
     train, test = (torch.from_numpy(rows) for rows in data)
-    unit = 2.0 ** round(float(np.log2(np.sqrt(np.mean(np.square(data[0]))))))
+    unit = unit_of(data)
     x, new, solver, found, best = train / unit, test / unit, DiagonalSolver(), [], None
     shift = WORKLOADS[index].d * float(np.log(unit))
     for seed in range(STARTS):

@@ -175,7 +175,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         del y
         with inputs.unchanged_on_failure(self):
-            self._from_scratch(X, self.max_iter, inputs.check_fraction("validation_fraction", self.validation_fraction))
+            self._from_scratch(X, self.max_iter, self.validation_fraction)
         if not self.converged_ and not self.interrupted_:
             warnings.warn(fitting.unfinished(self.n_iter_, self.max_iter, self.tol), ConvergenceWarning, stacklevel=2)
         return self

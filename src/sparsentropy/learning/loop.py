@@ -201,8 +201,9 @@ def learn(
     total = sum(float(part.square().sum(dtype=torch.float64)) for part in x.split(batch_size))
     unit = math.sqrt(total / x.numel())
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
-    few = _Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean)
-    parameters = starts[0] if len(starts) == 1 else _best(starts, few)
+    parameters = starts[0]
+    if len(starts) > 1:
+        parameters = _best(starts, _Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean))
     sizes = _parts(x.shape[0], starts[0].h, starts[0].d)
     for rows in sizes:
         whole, first = rows == x.shape[0], rows == sizes[0]

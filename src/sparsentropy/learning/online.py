@@ -53,7 +53,7 @@ def update(
     -------
     tuple of Statistics and Parameters
     """
-    noise = parameters.likelihood.fit(statistics.mean_error(parameters.dictionary), statistics.d)
+    noise = quasi_newton.best_noise_variance(statistics, parameters)
     metric = quasi_newton.Metric.of(statistics, parameters, independent=independent)
     direction = metric(quasi_newton.gradient(batch, parameters, noise))
     direction = direction * (CAP / direction.norm(dim=0).clamp(min=CAP))

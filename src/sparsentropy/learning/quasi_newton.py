@@ -37,11 +37,11 @@ DAMPING = 0.1  # of the Fisher blocks; relative, since their scale is 1
 def gradient(statistics: Statistics, parameters: Parameters, noise_variance: Tensor | None = None) -> Tensor:
     """∂F/∂W (d, h) in nats per data point and code unit, float64, at the best noise variance or a given one."""
     W = parameters.dictionary.double()
-    noise = _noise_variance(statistics, parameters) if noise_variance is None else noise_variance
+    noise = best_noise_variance(statistics, parameters) if noise_variance is None else noise_variance
     return (statistics.cross - W @ statistics.second_moment) / (statistics.n * noise)
 
 
-def _noise_variance(statistics: Statistics, parameters: Parameters) -> Tensor:
+def best_noise_variance(statistics: Statistics, parameters: Parameters) -> Tensor:
     """σ² that fits the dictionary of `parameters` best, float64."""
     return parameters.likelihood.fit(statistics.mean_error(parameters.dictionary), statistics.d)
 
@@ -62,7 +62,7 @@ class Metric:
         blocks = None
         if 0 < len(used) <= parameters.d:
             blocks = _Blocks.of(statistics, parameters, used, independent=independent)
-        return cls((factor, scale, statistics.n * _noise_variance(statistics, parameters)), blocks)
+        return cls((factor, scale, statistics.n * best_noise_variance(statistics, parameters)), blocks)
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Direction (d, h) for a gradient (d, h); symmetric and positive definite."""
