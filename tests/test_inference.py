@@ -28,6 +28,7 @@ from sparsentropy.inference.completion import Means, completed
 from sparsentropy.inference.problem import Problem, best_scale
 from sparsentropy.inference.solution import AbstractSolver, largest_gradient
 from sparsentropy.inference.splitting import Splitting, State
+from sparsentropy.inference.turn import ridge, turn
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Weights, elbo_rows
 from sparsentropy.posteriors import Diagonal, Full, LowRank
@@ -682,8 +683,24 @@ def test_float32_costs_no_more_than_to_write_down_codes_far_larger_than_their_un
     assert missing(x, q, short).mean() < 10 * missing(x, written, short).mean()
     splitting = Splitting.of(Problem.of(p, exact=False))
     assert splitting.anchor.dtype == torch.float64
-    assert splitting.turn.dtype == torch.float32
+    assert splitting.dtype == splitting.relative.dtype == torch.float32
     assert Splitting.of(Problem.of(with_atoms_off(torch.float32)[1], exact=False)).anchor.dtype == torch.float32
+
+
+@each_dtype
+@pytest.mark.parametrize(("d", "h"), [(6, 4), (6, 6), (6, 9), (6, 20)])
+def test_the_linear_half_of_an_iteration_is_the_same_through_the_data_as_at_once(d, h, dtype):
+    draw = generator(h)
+    atoms, y, target = normal(d, h, draw=draw), normal(5, h, draw=draw), normal(5, h, draw=draw)
+    penalty = 10 ** torch.linspace(-3, 3, h, dtype=torch.float64)
+    inverse = torch.linalg.inv(atoms.T @ atoms + torch.diag(penalty))
+    torch.testing.assert_close(ridge(atoms, penalty), atoms @ inverse, rtol=1e-9, atol=1e-12)
+    expected = -0.2 * target + 1.6 * y @ torch.diag(penalty) @ inverse - 0.8 * y
+    moved = target.to(dtype)
+    turn(atoms, penalty, 1.6, dtype).add_to(moved, y.to(dtype), beta=-0.2)
+    # The inverse that it is compared with has a condition of a million
+    atol = 1e-9 if dtype == torch.float64 else 8 * torch.finfo(dtype).eps * float(y.abs().max() * atoms.norm())
+    torch.testing.assert_close(moved.double(), expected, rtol=0, atol=atol)
 
 
 def test_the_duality_gap_is_near_the_distance_to_the_optimum_beside_atoms_that_are_off():

@@ -89,16 +89,6 @@ class Problem:
         silent, root = _taken_out(out, heard, steepness[out], atoms, noise, parameters.dictionary.dtype)
         return cls(parameters, unit, heard, silent, steepness[heard], root / noise, root @ atoms[:, heard])
 
-    @property
-    def gram(self) -> Tensor:
-        """G (h', h'), the curvature of the data term in u being 2G, float64."""
-        return self.atoms.T @ self.atoms
-
-    @property
-    def pull(self) -> Tensor:
-        """B (d, h') with x B the slope of the data term at zero, over −2, float64."""
-        return self.view.T @ self.atoms / SQRT_2
-
     def best_scale(self, z: Tensor) -> Tensor:
         """Best s = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π), of the atoms that are heard."""
         return best_scale(z, self.steepness.to(z.dtype))

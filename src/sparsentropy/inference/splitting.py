@@ -6,18 +6,20 @@ Rachford its whole state is one array t, the argument of the prior's proximal ma
 
     t ← t + r (v − u),    v = (G + ρ)⁻¹ (b + ρ (2u − t)),
 
-which is one product with an (h, h) matrix. It is computed around the codes a = (G + κ)⁻¹ b that a Gaussian prior with
-the precision κ would lead to, which has about the size of the true one,
+which is one product with an (h, h) matrix, or two with the atoms where these are many (`turn`). It is computed around
+the codes a = (G + κ)⁻¹ b that a Gaussian prior with the precision κ would lead to, which has about the size of the true
+one,
 
-    v − a = (G + ρ)⁻¹ (κ a + ρ (2u − t − a)),
+    v − a = ρ (G + ρ)⁻¹ (κ/ρ a + 2u − t − a),
 
 since codes may be ten thousand times as large as their uncertainty, and a product of large numbers in float32 would
 lose what the prior does to them. Only a itself then asks for float64, where codes are that large.
 
 The proximal map solves β erf(z) + z s = t, β = α/(√2 ρ), by a Newton step in z from where it was. Its slope lies near
-1 + (slope at zero − 1) exp(−z²) unless an atom is steep; then the exact slope is taken, and bounds of |z| hold what may
-overshoot. Everything else are passes over arrays of codes, which is what costs time unless h is large, so all of them
-write into arrays that are there already, a chunk at a time that stays in the cache.
+1 + (slope at zero − 1) exp(−z²) unless an atom is steep; then the exact slope is taken. Bounds of |z| hold what may
+overshoot: a lower one where the slope falls much, an upper one where an atom is steep. Everything else are passes over
+arrays of codes, as costly as a product with two hundred atoms, so all of them write into arrays that are there already,
+a chunk at a time that stays in the cache.
 
 Where codes are told apart well ρ is 1, and t begins at (1 + κ) a, which would be the solution if G were the identity:
 b − (G − 1) a, what the data ask of a code if the others are as in a. From there on the gap shrinks thirtyfold with each
@@ -36,6 +38,7 @@ from torch import Tensor
 
 from sparsentropy.folded_normal import LOG2_E, SQRT_2
 from sparsentropy.inference.problem import Problem
+from sparsentropy.inference.turn import AbstractTurn, ridge, turn
 from sparsentropy.posteriors import Diagonal
 
 APART = 0.2  # μ from which on codes count as told apart well
@@ -68,10 +71,10 @@ class Splitting:
     weakest: float  # lower bound of μ; 0 where nothing is known
     rounding: float  # of a, relative
     anchor: Tensor  # x to a (d, h'), may be float64
-    advance: Tensor  # a to r (G + ρ)⁻¹ κ a (h', h')
-    gram: Tensor  # G (h', h')
-    turn: Tensor  # r ρ (G + ρ)⁻¹ − r/2 (h', h')
+    gram: Tensor | None  # G (h', h') where h' ≤ d
+    turn: AbstractTurn  # r ρ (G + ρ)⁻¹ − r/2
     precision: Tensor  # κ (h',)
+    relative: Tensor  # κ/ρ (h',)
     steepness: Tensor  # α (h',)
     share: Tensor  # β (h',)
     log_bend: Tensor  # log₂ K at z = 0 (h',)
@@ -80,27 +83,26 @@ class Splitting:
     steep: Tensor  # slope of β erf(z) in u at zero (h',)
     first: Tensor  # 1 − 1/slope of the proximal map at zero (h',)
     one: Tensor
-    bounds: "_Bounds | None"  # where an atom is steep
+    floor: Tensor | None  # 1 − 1/(1 + 2β/√π) where an atom bends the map much (h',)
+    ceiling: "_Ceiling | None"  # where an atom is steep
 
     @classmethod
     def of(cls, problem: Problem) -> "Splitting":
         """For this problem."""
-        alpha, gram, dtype = problem.steepness, problem.gram, problem.parameters.dictionary.dtype
-        weakest = _weakest(gram) if gram.shape[0] <= problem.atoms.shape[0] else 0.0
+        alpha, atoms, dtype = problem.steepness, problem.atoms, problem.parameters.dictionary.dtype
+        gram = atoms.T @ atoms if atoms.shape[1] <= atoms.shape[0] else None
+        weakest = 0.0 if gram is None else _weakest(gram)
         apart = weakest >= APART
         penalty = torch.ones_like(alpha) if apart else PENALTY * alpha * alpha.clamp(min=SHARE)
         relaxation = RELAXATION_APART if apart else RELAXATION
         # In float64: G may be singular, and ρ many orders smaller
         precision = (RIDGE_APART if apart else RIDGE) * alpha.square() / 2
-        inverse = _inverse(gram + torch.diag(penalty))
-        anchor = problem.pull @ _inverse(gram + torch.diag(precision))
+        anchor = problem.view.T @ ridge(atoms, precision) / SQRT_2
         # Codes are as large as λ, which is 1/(√2 α) here
         wide = float((ROUNDING * torch.finfo(dtype).eps / alpha).square().sum()) > MOST_ROUNDING
         share, scale = alpha / (SQRT_2 * penalty), problem.best_scale(torch.zeros_like(alpha))
-        slope = SLOPE * share + scale
+        slope, steep = SLOPE * share + scale, bool((alpha > STEEP).any())
         bend = alpha / math.sqrt(2 * math.pi)
-        turn = relaxation * penalty[:, None] * inverse
-        turn.diagonal().sub_(relaxation / 2)
         return cls(
             problem,
             penalty,
@@ -108,10 +110,10 @@ class Splitting:
             weakest,
             rounding=(ROUNDING_WIDE if wide else ROUNDING) * torch.finfo(dtype).eps,
             anchor=anchor if wide else anchor.to(dtype),
-            advance=(relaxation * precision[:, None] * inverse).to(dtype),
-            gram=gram.to(dtype),
-            turn=turn.to(dtype),
+            gram=None if gram is None else gram.to(dtype),
+            turn=turn(atoms, penalty, relaxation, dtype),
             precision=precision.to(dtype),
+            relative=(precision / penalty).to(dtype),
             steepness=alpha.to(dtype),
             share=share.to(dtype),
             log_bend=bend.log2().to(dtype),
@@ -119,8 +121,9 @@ class Splitting:
             sharp=(SLOPE * share / bend).to(dtype),
             steep=(SLOPE * share / scale).to(dtype),
             first=(1 - 1 / slope).to(dtype),
-            one=torch.ones((), dtype=dtype, device=gram.device),
-            bounds=_Bounds.of(problem, penalty) if bool(((alpha > STEEP) | (slope > CURVED)).any()) else None,
+            one=torch.ones((), dtype=dtype, device=atoms.device),
+            floor=(1 - 1 / (1 + SLOPE * share)).to(dtype) if steep or bool((slope > CURVED).any()) else None,
+            ceiling=_Ceiling.of(problem, share, dtype) if steep else None,
         )
 
     @property
@@ -148,28 +151,18 @@ def _weakest(gram: Tensor) -> float:
     return 1 / float(torch.cholesky_inverse(factor).abs().sum(1).max())
 
 
-def _inverse(matrix: Tensor) -> Tensor:
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-
-
 @final
 @dataclass(frozen=True)
-class _Bounds:
-    """Bounds of |z| at the root, in the dtype of the data.
+class _Ceiling:
+    """Upper bound of |z| at the root: beyond |z| = 1 both s and erf are at least what they are there."""
 
-    From below since s is at most 1, and erf at most its slope at 0 times z, and at most 1; from above since beyond
-    |z| = 1 both s and erf are at least what they are there.
-    """
-
-    near: Tensor  # 1/(1 + 2β/√π) (h',)
-    far: Tensor  # 1/s(1) (h',)
-    far_offset: Tensor  # β erf(1)/s(1) (h',)
+    slope: Tensor  # 1/s(1) (h',)
+    offset: Tensor  # β erf(1)/s(1) (h',)
 
     @classmethod
-    def of(cls, problem: Problem, penalty: Tensor) -> "_Bounds":
-        dtype, share = problem.parameters.dictionary.dtype, problem.steepness / (SQRT_2 * penalty)
-        far = 1 / problem.best_scale(torch.ones_like(share))
-        return cls((1 / (1 + SLOPE * share)).to(dtype), far.to(dtype), (math.erf(1) * far * share).to(dtype))
+    def of(cls, problem: Problem, share: Tensor, dtype: torch.dtype) -> "_Ceiling":
+        slope = 1 / problem.best_scale(torch.ones_like(share))
+        return cls(slope.to(dtype), (math.erf(1) * slope * share).to(dtype))
 
 
 @final
@@ -179,7 +172,7 @@ class State:
 
     splitting: Splitting
     anchor: Tensor  # a
-    drift: Tensor  # r/2 a + r (G + ρ)⁻¹ κ a
+    drift: Tensor  # r/2 a + r (κ/ρ a) ρ (G + ρ)⁻¹
     z: Tensor
     bend: Tensor  # K
     scale: Tensor  # s
@@ -192,8 +185,10 @@ class State:
     def of(cls, splitting: Splitting, x: Tensor, start: tuple[Tensor, Tensor] | None) -> "State":
         """At u and z of a warm start, or at the codes of a Gaussian prior."""
         anchor = (x.to(splitting.anchor.dtype) @ splitting.anchor).to(splitting.dtype)
-        # The large and the small part are not to be summed over one after the other
-        drift = torch.addmm(anchor, anchor, splitting.advance, beta=splitting.relaxation / 2)
+        # With y = κ/ρ a, of the size of its uncertainty, what becomes of y is still r/2 y short
+        drift, small = torch.empty_like(anchor), anchor * splitting.relative
+        torch.add(anchor, small, out=drift)
+        splitting.turn.add_to(drift, small, beta=splitting.relaxation / 2)
         state = cls(splitting, anchor, drift, *(torch.empty_like(anchor) for _ in fields(cls)[3:]))
         if start is None:
             state._begin()
@@ -213,7 +208,8 @@ class State:
             self.slope.copy_(self.target)
         torch.lerp(self.target, self.code, 2.0, out=self.work).sub_(self.anchor)
         # t + r (v − u), with u = (2u − t)/2 + t/2
-        self.target.addmm_(self.work, own.turn, beta=1 - own.relaxation / 2).add_(self.drift)
+        own.turn.add_to(self.target, self.work, beta=1 - own.relaxation / 2)
+        self.target.add_(self.drift)
         if plain:
             torch.lerp(self.slope, self.target, 1 / own.relaxation, out=self.target)
             self._prox()
@@ -222,6 +218,7 @@ class State:
     def gradient(self) -> Tensor:
         """Half the slope of the cost, G (u − a) − κ a + α erf(z)/√2 (n, h')."""
         own = self.splitting
+        assert own.gram is not None, "codes are told apart only where h' ≤ d"
         torch.erf(self.z, out=self.slope).mul_(own.steepness / SQRT_2).addcmul_(self.anchor, own.precision, value=-1)
         return self.slope.addmm_(torch.sub(self.code, self.anchor, out=self.work), own.gram)
 
@@ -270,32 +267,39 @@ class State:
         self._prox()
 
     def _prox(self) -> None:
-        """One Newton step in z towards β erf(z) + z s = t."""
+        """One Newton step in z towards β erf(z) + z s = t, and no further than the bounds of its root."""
         own = self.splitting
         torch.erf(self.z, out=self.work)
         torch.addcmul(self.code, self.work, own.share, out=self.work).sub_(self.target)
-        if own.bounds is None:
+        if own.ceiling is None:
             torch.addcmul(own.one, self.bend, own.rise, out=self.slope)
-            self.z.addcdiv_(self.work, self.slope, value=-1)
         else:
-            self._safely(own.bounds)
+            self._exact_slope()
+        self.z.addcdiv_(self.work, self.slope, value=-1)
+        if own.floor is not None:
+            self._bound(own.floor, own.ceiling)
         self._evaluate()
 
-    def _safely(self, bounds: _Bounds) -> None:
-        """Exact slope (2β/√π) exp(−z²) + s + z ds/dz, with ds/dz = 2 z K s²/(1 − K s); then bounds.
+    def _exact_slope(self) -> None:
+        """(2β/√π) exp(−z²) + s + z ds/dz, with z ds/dz = 2 z² K s/(K + s)."""
+        torch.add(self.bend, self.scale, out=self.slope)
+        torch.div(self.bend, self.slope, out=self.slope).mul_(self.scale).mul_(self.z).mul_(self.z)
+        torch.add(self.scale, self.slope, alpha=2, out=self.slope).addcmul_(self.bend, self.splitting.sharp)
 
-        Where the error function is flat Newton may overshoot, in turns to either side when the sign of t changes.
-        """
-        own = self.splitting
-        held = torch.mul(self.bend, self.scale)
-        torch.div(held, 1 - held, out=self.slope).mul_(self.z).mul_(self.z).mul_(2).add_(1).mul_(self.scale)
-        self.slope.addcmul_(self.bend, own.sharp)
-        self.z.addcdiv_(self.work, self.slope, value=-1)
-        size = self.target.abs()
-        ceiling = (size * bounds.far).sub_(bounds.far_offset).clamp_(min=1)
-        floor = torch.maximum(size * bounds.near, size - own.share)
-        sign = self.target.sign()
-        torch.clamp(self.z.mul_(sign), floor, ceiling, out=self.z).mul_(sign)
+    def _bound(self, floor: Tensor, ceiling: _Ceiling | None) -> None:
+        """Z has the sign of t. It is at least |t| − β, and |t|/(1 + 2β/√π), since s is at most 1."""
+        size, least = self.slope, self.work
+        torch.abs(self.target, out=size)
+        torch.mul(size, floor, out=least)
+        torch.sub(size, torch.minimum(least, self.splitting.share, out=least), out=least)
+        if ceiling is None:
+            self.z.mul_(torch.sign(self.target, out=self.slope))
+            torch.maximum(self.z, least, out=self.z)
+        else:
+            most = size.mul_(ceiling.slope).sub_(ceiling.offset).clamp_(min=1)
+            torch.sign(self.target, out=self.bend)
+            torch.clamp(self.z.mul_(self.bend), least, most, out=self.z)
+        self.z.mul_(self.slope if ceiling is None else self.bend)
 
     def _evaluate(self) -> None:
         """K, s and u at z."""
