@@ -353,7 +353,8 @@ def _patiently(
         new = task.expect(parameters, start, iterations)
         if new.bound > state.bound:
             return replace(new, iterations=state.iterations)
-        start, iterations = new.posteriors.__getitem__, 2 * iterations
+        del new  # before the next one is made: posteriors are large
+        iterations *= 2
     return None
 
 
