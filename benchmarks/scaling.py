@@ -31,8 +31,8 @@ REPEATS = 5
 
 BY_ROWS = f"""\
 Laplace codes, d = h = 64, float32, default settings, {SWEEPS} sweeps over all data. *s per pass*: median time in which
-the posteriors of all data are brought up to date from those of the sweep before, with {loop.WARM_ITERATIONS} iterations,
-and their statistics are taken; sweeps that need more iterations, or a second try, are made of longer or of more such
+the posteriors of all data are brought up to date from those of the sweep before, with {loop.WARM_ITERATIONS} steps, and
+their statistics are taken; sweeps that need more iterations, or a second try, are made of longer or of more such
 passes. *Memory*: peak of `fit` beyond the data that were handed in, in units of the posteriors' own size, two float32
 numbers per code; a fit of {FIRST:,} rows comes before, so that code which is read from disk does not count. The
 slope of log time over log n should be 1."""
