@@ -16,7 +16,7 @@ from child import measured
 from rate import product_rate
 from sparsentropy import SparseCoding
 from sparsentropy.inference import DiagonalSolver
-from sparsentropy.learning import loop
+from sparsentropy.learning.task import WARM_ITERATIONS, Task
 from sparsentropy.model import Parameters
 from table import Table
 from workloads import laplace
@@ -31,7 +31,7 @@ REPEATS = 5
 
 BY_ROWS = f"""\
 Laplace codes, d = h = 64, float32, default settings, {SWEEPS} sweeps over all data. *s per pass*: median time in which
-the posteriors of all data are brought up to date from those of the sweep before, with {loop.WARM_ITERATIONS} steps, and
+the posteriors of all data are brought up to date from those of the sweep before, with {WARM_ITERATIONS} steps, and
 their statistics are taken; sweeps that need more iterations, or a second try, are made of longer or of more such
 passes. *Memory*: peak of `fit` beyond the data that were handed in, in units of the posteriors' own size, two float32
 numbers per code; a fit of {FIRST:,} rows comes before, so that code which is read from disk does not count. The
@@ -72,16 +72,16 @@ def with_code_loaded(n: int, *_: Any) -> np.ndarray:
 def passes(data: np.ndarray, n: int) -> float:
     """Median seconds of a pass over all data."""
     times: list[float] = []
-    expect = loop._Task.expect
+    expect = Task.expect
 
     def timed(task: Any, parameters: Parameters, start: Any, iterations: int) -> Any:
         began = time.perf_counter()
         state = expect(task, parameters, start, iterations)
-        if len(task.x) == n and start is not None and iterations == loop.WARM_ITERATIONS:
+        if len(task.x) == n and start is not None and iterations == WARM_ITERATIONS:
             times.append(time.perf_counter() - began)
         return state
 
-    with warnings.catch_warnings(), mock.patch.object(loop._Task, "expect", timed):
+    with warnings.catch_warnings(), mock.patch.object(Task, "expect", timed):
         warnings.simplefilter("ignore")
         SparseCoding(64, random_state=0, max_iter=SWEEPS).fit(data)
     return float(np.median(times))

@@ -28,7 +28,8 @@ LAYERS = [
 """Every module or subpackage. It may import what stands in an earlier line, and the rest of its own subpackage."""
 
 ONLY = {
-    ("learning", "inference"): {"learning.loop"},  # learning is about statistics; only the loop asks for posteriors
+    # Learning is about statistics; only the loop and what it holds ask for posteriors
+    ("learning", "inference"): {"learning.loop", "learning.task"},
 }
 """(importer, imported) → the modules of the importer that may; narrower than `LAYERS`."""
 

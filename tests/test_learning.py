@@ -24,6 +24,7 @@ from sparsentropy.learning import (
     start,
 )
 from sparsentropy.learning.independent import Independent
+from sparsentropy.learning.task import Task
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, Weights, elbo_rows, entropy_elbo
@@ -398,7 +399,7 @@ def test_learning_begins_where_the_bound_is_clearly_higher(monkeypatch):
     starts = random_starts(x, 30, torch.Generator().manual_seed(0))
     assert len(starts) == 3
     for solver, chosen in ((DiagonalSolver(), starts[1]), (FullSolver(), starts[0])):
-        begun = loop._best(starts, loop._Task(x, solver, 4096, 1.0, Weights()))
+        begun = loop._best(starts, Task(x, solver, 4096, 1.0, Weights()))
         assert torch.equal(begun.dictionary, chosen.dictionary)
 
 
@@ -524,7 +525,7 @@ def test_learning_with_means_alone_takes_the_same_way():
 def test_means_alone_are_half_of_the_posteriors():
     x = torch.from_numpy(make_bars(200, seed=1).data)
     parameters = random_starts(x, 10, torch.Generator().manual_seed(0))[0]
-    task = loop._Task(x, DiagonalSolver(), 50, 1.0, Weights(), lean=True)
+    task = Task(x, DiagonalSolver(), 50, 1.0, Weights(), lean=True)
     kept = task.expect(parameters, None, 5).posteriors
     assert [tensor.shape for tensor in kept.means] == [(50, 10)] * 4
     whole = replace(task, lean=False).expect(parameters, None, 5).posteriors

@@ -5,7 +5,8 @@ step on the bound as a function of the dictionary alone, and `loop` decides whic
 sees how the posteriors were found.
 """
 
-from sparsentropy.learning.loop import Sweep, learn
+from sparsentropy.learning.loop import learn
 from sparsentropy.learning.start import random_starts
+from sparsentropy.learning.task import Sweep
 
 __all__ = ["Sweep", "learn", "random_starts"]

@@ -11,25 +11,23 @@ bounds that are reported for a given part only ever rise.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from sparsentropy.inference import AbstractSolver, Means
+from sparsentropy.inference import AbstractSolver
 from sparsentropy.learning import em, quasi_newton, rotation, separation, start
 from sparsentropy.learning.independent import Independent
+from sparsentropy.learning.task import NOTHING, State, Sweep, Task
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import PLAIN, Statistics, Weights, entropy_elbo
-from sparsentropy.posteriors import AbstractPosterior, Diagonal
+from sparsentropy.objectives import PLAIN, Weights
+from sparsentropy.posteriors import AbstractPosterior
 
-NOTHING = quasi_newton.Memory()
 PLAIN_SWEEPS = 1  # of EM before anything else
 ROTATION_STEPS = 10  # most in a sweep
 REVIVE_EVERY = 7
 COLD_ITERATIONS = 20  # of the E-step at its very first call
-WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
 MOST_ITERATIONS = 128
 # Starts are compared on so many data points after so many sweeps. A later one must be better by so many nats per
 # dimension: each code of a Gaussian that is mistaken for a Laplacian costs 0.05, and so does an atom that is off
@@ -41,124 +39,6 @@ WINDOW = 5  # sweeps over which the gain is averaged before it is compared with 
 ROWS_PER_UNKNOWN = 128  # size of the first part of the data, times max(h, d)
 GROWTH = 4
 OVERFIT = 0.1  # of one unknown per data point: with less gain in a sweep, a part is left for a larger one
-
-
-@final
-@dataclass(frozen=True)
-class Sweep:
-    """What one pass over (a part of) the data led to.
-
-    Parameters
-    ----------
-    parameters : Parameters
-        With unit-length atoms.
-    lower_bound : float
-        L_H pooled over the part, nats per data point.
-    statistics : Statistics
-        Of the part, at these parameters' posteriors.
-    converged : bool
-        Whether learning on all data stopped because the bound had stopped rising and no more was to be expected.
-    """
-
-    parameters: Parameters
-    lower_bound: float
-    statistics: Statistics
-    converged: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Data points of the part."""
-        return round(float(self.statistics.n))
-
-
-@final
-@dataclass(frozen=True)
-class _State:
-    """Parameters, all posteriors under them, and what the next sweep wants to know."""
-
-    parameters: Parameters
-    posteriors: Sequence[AbstractPosterior]
-    statistics: Statistics
-    bound: float
-    memory: quasi_newton.Memory = NOTHING
-    iterations: int = WARM_ITERATIONS
-
-    @property
-    def independent(self) -> bool:
-        """Whether codes are independent given the data; such posteriors cannot turn with the dictionary."""
-        return isinstance(self.posteriors, Means) or isinstance(self.posteriors[0], Diagonal)
-
-    def metric(self) -> quasi_newton.Metric:
-        return quasi_newton.Metric.of(self.statistics, self.parameters, independent=self.independent)
-
-    def sweep(self, *, converged: bool = False) -> Sweep:
-        return Sweep(self.parameters, self.bound, self.statistics, converged)
-
-
-@final
-@dataclass(frozen=True)
-class _Task:
-    """The data of one part, and how posteriors are found on it."""
-
-    x: Tensor
-    solver: AbstractSolver
-    batch_size: int
-    unit: float  # root mean square of the data
-    weights: Weights
-    lean: bool = False  # whether of diagonal posteriors only the means are kept
-
-    def expect(
-        self,
-        parameters: Parameters,
-        start: Callable[[int], AbstractPosterior] | None,
-        iterations: int,
-    ) -> _State:
-        """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
-        effective = self.weights.apply(em.floored(parameters, self.unit))
-        shelf, statistics, inference = _Shelf(self), None, self.solver.at(effective)
-        for index, x in enumerate(self.x.split(self.batch_size)):
-            before = None if start is None else start(index)
-            solution = inference(x, start=before, max_iter=iterations, tol=0.0)
-            part = Statistics.of(x, solution.posterior, parameters)
-            statistics = part if statistics is None else statistics + part
-            shelf.put(index, solution.posterior)
-        assert statistics is not None, "the estimator refuses empty data"
-        bound = float(entropy_elbo(statistics, parameters, self.weights))
-        fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
-        return _State(fitted, shelf.kept(effective), statistics, bound)
-
-
-@final
-class _Shelf:
-    """Posteriors of one batch after the other.
-
-    Diagonal ones are copied into arrays for all data points: small arrays, made between those that are needed for a
-    moment only, would leave gaps in memory that are as large as they are.
-    """
-
-    def __init__(self, task: _Task) -> None:
-        self.task = task
-        self.posteriors: list[AbstractPosterior] = []
-        self.rooms: list[tuple[Tensor, ...]] = []
-
-    def put(self, index: int, posterior: AbstractPosterior) -> None:
-        """Keep the posterior of a batch."""
-        if not isinstance(posterior, Diagonal):
-            self.posteriors.append(posterior)
-            return
-        mean = self._copied(0, index, posterior.mean)
-        if not self.task.lean:
-            self.posteriors.append(Diagonal(mean, self._copied(1, index, posterior.variance)))
-
-    def _copied(self, room: int, index: int, value: Tensor) -> Tensor:
-        if len(self.rooms) == room:
-            whole = value.new_empty(len(self.task.x), value.shape[1])
-            self.rooms.append(whole.split(self.task.batch_size))
-        return self.rooms[room][index].copy_(value)
-
-    def kept(self, parameters: Parameters) -> Sequence[AbstractPosterior]:
-        """All of them; found at these parameters."""
-        return Means(parameters, self.rooms[0]) if self.task.lean else self.posteriors
 
 
 def learn(
@@ -203,11 +83,11 @@ def learn(
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
     parameters = starts[0]
     if len(starts) > 1:
-        parameters = _best(starts, _Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean))
+        parameters = _best(starts, Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean))
     sizes = _parts(x.shape[0], starts[0].h, starts[0].d)
     for rows in sizes:
         whole, first = rows == x.shape[0], rows == sizes[0]
-        task = _Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights, lean)
+        task = Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights, lean)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * starts[0].d * starts[0].h / rows)
@@ -225,7 +105,7 @@ def _parts(n: int, h: int, d: int) -> list[int]:
     return [*sizes, n]
 
 
-def _best(starts: Sequence[Parameters], task: _Task) -> Parameters:
+def _best(starts: Sequence[Parameters], task: Task) -> Parameters:
     """What the first of the starts that is not clearly worse than a later one has become after a few sweeps."""
     best, highest = starts[0], -math.inf
     for parameters in starts:
@@ -238,7 +118,7 @@ def _best(starts: Sequence[Parameters], task: _Task) -> Parameters:
 
 
 def _learn_part(
-    task: _Task, parameters: Parameters, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
+    task: Task, parameters: Parameters, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
 ) -> Iterator[Sweep]:
     state = task.expect(parameters, None, COLD_ITERATIONS)
     bounds, early, settling = [state.bound], task.weights.plain, 0
@@ -262,7 +142,7 @@ def _learn_part(
             return
 
 
-def _promise(task: _Task, state: _State) -> float:
+def _promise(task: Task, state: State) -> float:
     """Gain that a quadratic model of the bound expects of the next sweep, nats per data point.
 
     Where nothing raises the bound although much is promised, the E-step has come to the end of its arithmetic, and
@@ -279,13 +159,13 @@ def _gain(bounds: list[float], settling: int) -> float:
     return (bounds[-1] - bounds[-1 - WINDOW]) / WINDOW if len(bounds) > settling + WINDOW else float("inf")
 
 
-def _late_sweep(task: _Task, state: _State) -> _State | None:
+def _late_sweep(task: Task, state: State) -> State | None:
     """A sweep of the end; None when nothing raises the bound any more."""
     new = _accelerated_sweep(task, state) if task.weights.plain else None
     return new or _plain_sweep(task, replace(state, memory=NOTHING))
 
 
-def _revived_sweep(task: _Task, state: _State, generator: torch.Generator) -> _State | None:
+def _revived_sweep(task: Task, state: State, generator: torch.Generator) -> State | None:
     """Atoms that are off, started anew in what the model misses; kept only if the bound is higher at once."""
     error, n = _expected_error(task, state)
     parameters = start.revive(error, n, state.parameters, state.statistics.usage, generator)
@@ -295,7 +175,7 @@ def _revived_sweep(task: _Task, state: _State, generator: torch.Generator) -> _S
     return replace(new, iterations=state.iterations) if new.bound > state.bound else None
 
 
-def _expected_error(task: _Task, state: _State) -> tuple[Tensor, int]:
+def _expected_error(task: Task, state: State) -> tuple[Tensor, int]:
     """mean_n E[(x − Wz)(x − Wz)ᵀ] (d, d) over the first batch, and its number of data points."""
     q, x = state.posteriors[0], task.x.split(task.batch_size)[0]
     W = state.parameters.dictionary.double()
@@ -303,16 +183,16 @@ def _expected_error(task: _Task, state: _State) -> tuple[Tensor, int]:
     return (residual.T @ residual + W @ q.covariance_sum().double() @ W.T) / len(q), len(q)
 
 
-def _plain_sweep(task: _Task, state: _State) -> _State | None:
+def _plain_sweep(task: Task, state: State) -> State | None:
     parameters, factor = em.update(state.statistics, state.parameters, task.weights)
     return _patiently(task, state, parameters, _scaled(state.posteriors.__getitem__, factor))
 
 
-def _rotated_sweep(task: _Task, state: _State) -> _State | None:
+def _rotated_sweep(task: Task, state: State) -> State | None:
     return _turned_sweep(task, state, rotation.rotate(_view(state), ROTATION_STEPS))
 
 
-def _view(state: _State) -> rotation.AbstractView:
+def _view(state: State) -> rotation.AbstractView:
     """The posteriors before any turn."""
     if state.independent:
         return Independent.of(state.posteriors, state.statistics, state.parameters)
@@ -320,7 +200,7 @@ def _view(state: _State) -> rotation.AbstractView:
     return rotation.Joint.of(state.posteriors, eye)
 
 
-def _turned_sweep(task: _Task, state: _State, view: rotation.AbstractView) -> _State | None:
+def _turned_sweep(task: Task, state: State, view: rotation.AbstractView) -> State | None:
     """Kept only if the bound is higher after the E-step."""
     statistics, parameters = rotation.turn(view, state.statistics, state.parameters)
     parameters, factor = em.update(statistics, parameters)
@@ -328,7 +208,7 @@ def _turned_sweep(task: _Task, state: _State, view: rotation.AbstractView) -> _S
     return replace(new, iterations=state.iterations) if new.bound > state.bound else None
 
 
-def _separated_sweep(task: _Task, state: _State, tol: float) -> _State | None:
+def _separated_sweep(task: Task, state: State, tol: float) -> State | None:
     """Turn pairs of atoms that learning has left mixed; None when that does not raise the bound."""
     if not task.weights.plain:
         return None
@@ -345,8 +225,8 @@ def _separated_sweep(task: _Task, state: _State, tol: float) -> _State | None:
 
 
 def _patiently(
-    task: _Task, state: _State, parameters: Parameters, start: Callable[[int], AbstractPosterior]
-) -> _State | None:
+    task: Task, state: State, parameters: Parameters, start: Callable[[int], AbstractPosterior]
+) -> State | None:
     """An E-step that may not end below the bound it started from: more iterations until it does not."""
     iterations = state.iterations
     while iterations <= MOST_ITERATIONS:
@@ -358,7 +238,7 @@ def _patiently(
     return None
 
 
-def _accelerated_sweep(task: _Task, state: _State) -> _State | None:
+def _accelerated_sweep(task: Task, state: State) -> State | None:
     """A quasi-Newton step on F(W), shortened until it raises the bound."""
     gradient = quasi_newton.gradient(state.statistics, state.parameters)
     direction = state.memory.direction(gradient, state.metric())

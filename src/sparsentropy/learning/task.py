@@ -1,0 +1,141 @@
+"""What learning holds: the data of a task, and the state that one sweep hands to the next.
+
+A task is data and the way to find posteriors on them. Its one act is an E-step over all its batches, which adds up the
+statistics and refits λ and σ². A state is what comes of it: parameters, the posteriors of all data points under them,
+and the bound.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from sparsentropy.inference import AbstractSolver, Means
+from sparsentropy.learning import em, quasi_newton
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import Statistics, Weights, entropy_elbo
+from sparsentropy.posteriors import AbstractPosterior, Diagonal
+
+NOTHING = quasi_newton.Memory()
+WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
+
+
+@final
+@dataclass(frozen=True)
+class Sweep:
+    """What one pass over (a part of) the data led to.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        With unit-length atoms.
+    lower_bound : float
+        L_H pooled over the part, nats per data point.
+    statistics : Statistics
+        Of the part, at these parameters' posteriors.
+    converged : bool
+        Whether learning on all data stopped because the bound had stopped rising and no more was to be expected.
+    """
+
+    parameters: Parameters
+    lower_bound: float
+    statistics: Statistics
+    converged: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Data points of the part."""
+        return round(float(self.statistics.n))
+
+
+@final
+@dataclass(frozen=True)
+class State:
+    """Parameters, all posteriors under them, and what the next sweep wants to know."""
+
+    parameters: Parameters
+    posteriors: Sequence[AbstractPosterior]
+    statistics: Statistics
+    bound: float
+    memory: quasi_newton.Memory = NOTHING
+    iterations: int = WARM_ITERATIONS
+
+    @property
+    def independent(self) -> bool:
+        """Whether codes are independent given the data; such posteriors cannot turn with the dictionary."""
+        return isinstance(self.posteriors, Means) or isinstance(self.posteriors[0], Diagonal)
+
+    def metric(self) -> quasi_newton.Metric:
+        """What a step is measured with."""
+        return quasi_newton.Metric.of(self.statistics, self.parameters, independent=self.independent)
+
+    def sweep(self, *, converged: bool = False) -> Sweep:
+        """What the caller hears of it."""
+        return Sweep(self.parameters, self.bound, self.statistics, converged)
+
+
+@final
+@dataclass(frozen=True)
+class Task:
+    """The data of one part, and how posteriors are found on it."""
+
+    x: Tensor
+    solver: AbstractSolver
+    batch_size: int
+    unit: float  # root mean square of the data
+    weights: Weights
+    lean: bool = False  # whether of diagonal posteriors only the means are kept
+
+    def expect(
+        self,
+        parameters: Parameters,
+        start: Callable[[int], AbstractPosterior] | None,
+        iterations: int,
+    ) -> State:
+        """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
+        effective = self.weights.apply(em.floored(parameters, self.unit))
+        shelf, statistics, inference = _Shelf(self), None, self.solver.at(effective)
+        for index, x in enumerate(self.x.split(self.batch_size)):
+            before = None if start is None else start(index)
+            solution = inference(x, start=before, max_iter=iterations, tol=0.0)
+            part = Statistics.of(x, solution.posterior, parameters)
+            statistics = part if statistics is None else statistics + part
+            shelf.put(index, solution.posterior)
+        assert statistics is not None, "the estimator refuses empty data"
+        bound = float(entropy_elbo(statistics, parameters, self.weights))
+        fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
+        return State(fitted, shelf.kept(effective), statistics, bound)
+
+
+@final
+class _Shelf:
+    """Posteriors of one batch after the other.
+
+    Diagonal ones are copied into arrays for all data points: small arrays, made between those that are needed for a
+    moment only, would leave gaps in memory that are as large as they are.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.posteriors: list[AbstractPosterior] = []
+        self.rooms: list[tuple[Tensor, ...]] = []
+
+    def put(self, index: int, posterior: AbstractPosterior) -> None:
+        """Keep the posterior of a batch."""
+        if not isinstance(posterior, Diagonal):
+            self.posteriors.append(posterior)
+            return
+        mean = self._copied(0, index, posterior.mean)
+        if not self.task.lean:
+            self.posteriors.append(Diagonal(mean, self._copied(1, index, posterior.variance)))
+
+    def _copied(self, room: int, index: int, value: Tensor) -> Tensor:
+        if len(self.rooms) == room:
+            whole = value.new_empty(len(self.task.x), value.shape[1])
+            self.rooms.append(whole.split(self.task.batch_size))
+        return self.rooms[room][index].copy_(value)
+
+    def kept(self, parameters: Parameters) -> Sequence[AbstractPosterior]:
+        """All of them; found at these parameters."""
+        return Means(parameters, self.rooms[0]) if self.task.lean else self.posteriors
