@@ -26,6 +26,7 @@ _NAMESPACES = (
     "plotting",
     "posteriors",
     "priors",
+    "schedules",
     "storage",
 )
 __all__ = ["Progress", "SparseCoding"]

@@ -36,6 +36,15 @@ class Posterior(StrEnum):
     FULL = "full"
 
 
+class Annealing(StrEnum):
+    """Weights on the entropies during the first sweeps, as in the paper."""
+
+    NONE = "none"
+    PRIOR = "prior"
+    LIKELIHOOD = "likelihood"
+    BETA = "beta"
+
+
 class Whitening(StrEnum):
     """How data are whitened before learning."""
 
@@ -123,6 +132,9 @@ HeldOut = Annotated[float, _number("Share of the rows kept for testing.", _DATA,
 Components = Annotated[int, _number("Number of atoms.", _LEARNING, 1)]
 PosteriorKind = Annotated[Posterior, _option("What dependence between codes a posterior can express.", panel=_LEARNING)]
 Rank = Annotated[int, _number("Rank of a low-rank posterior.", _LEARNING, 1)]
+AnnealingKind = Annotated[
+    Annealing, _option("Weights on the entropies during the first sweeps.", "--annealing", panel=_LEARNING)
+]
 MaxIter = Annotated[int | None, _number("Largest number of sweeps over the data.", _LEARNING, 1, "automatic")]
 Tol = Annotated[float | None, _number("Stop when a sweep gains less.", _LEARNING, 0, "automatic")]
 BatchSize = Annotated[int | None, _number("Rows per batch.", _LEARNING, 1, "automatic")]
@@ -187,6 +199,7 @@ def fit(
     components: Components = 100,
     posterior: PosteriorKind = Posterior.DIAGONAL,
     rank: Rank = 8,
+    annealing: AnnealingKind = Annealing.NONE,
     max_iter: MaxIter = None,
     tol: Tol = None,
     batch_size: BatchSize = None,
@@ -217,6 +230,7 @@ def fit(
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
     wish |= {"tol": tol, "batch_size": batch_size, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
+    wish |= {"annealing": None if annealing is Annealing.NONE else annealing.value}
     _learn(rows, preparation, out, wish, title=data.resolve().name, held_out=held_out)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
-from sparsentropy.learning import Sweep, em, learn, online, random_starts
+from sparsentropy.learning import Schedule, Sweep, em, learn, online, random_starts
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
@@ -87,6 +87,7 @@ class Settings:
     n_init: int
     validation_fraction: float = 0.0
     low_memory: bool = False
+    annealing: Schedule | None = None
 
 
 @final
@@ -176,6 +177,7 @@ class _HeldOut:
         self.posterior: AbstractPosterior | None = None
         self.best: Sweep | None = None
         self.bounds: list[float] = []
+        self.annealed = 0  # sweeps of a detour, in which the bound may fall
 
     def look(self, sweep: Sweep) -> None:
         """Take the bound at the parameters of a sweep."""
@@ -185,11 +187,12 @@ class _HeldOut:
         bound = float(elbo_rows(self.x, solution.posterior, sweep.parameters).double().mean())
         self.best = sweep if bound > max(self.bounds, default=-math.inf) else self.best
         self.bounds.append(bound)
+        self.annealed += sweep.annealed
 
     @property
     def settled(self) -> bool:
         """Whether the bound has stopped rising."""
-        before, last = self.bounds[:-PATIENCE], self.bounds[-PATIENCE:]
+        before, last = self.bounds[self.annealed : -PATIENCE], self.bounds[-PATIENCE:]
         return bool(before) and max(last) < max(before) + PATIENCE * self.tol
 
 
@@ -216,6 +219,7 @@ def _one_start(
             tol=settings.tol,
             batch_size=settings.batch_size,
             generator=generator,
+            schedule=settings.annealing,
             lean=settings.low_memory,
         ):
             best = sweep

@@ -7,7 +7,7 @@ accepted; integers become floating-point numbers; NaN, infinities, words and com
 import math
 import numbers
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from sklearn.utils import check_array, check_random_state
 
+from sparsentropy import schedules
+
 FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
 ROWS = 65_536  # that are looked at together: no copy of all data is made
 POSTERIORS = ("diagonal", "low-rank", "full")
+ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
 HINTS = {
@@ -138,6 +141,7 @@ def check_parameters(model: Any) -> str:
     check_batch_size(model.batch_size)
     check_fraction("validation_fraction", model.validation_fraction)
     check_flag("low_memory", model.low_memory)
+    check_annealing(model.annealing)
     check_seed(model.random_state)
     if model.callback is not None and not callable(model.callback):
         raise TypeError(f"callback must be callable or None; got {model.callback!r}.")
@@ -147,6 +151,17 @@ def check_parameters(model: Any) -> str:
     if model.low_memory and kind != "diagonal":
         raise ValueError(f"low_memory=True needs posterior='diagonal'; got posterior={model.posterior!r}.")
     return kind
+
+
+def check_annealing(value: Any) -> Callable[[int], tuple[float, float]] | None:
+    """A schedule, by its name or as a function."""
+    schedule: Any = value
+    if value is None or callable(value):
+        return schedule
+    names = ", ".join(map(repr, ANNEALING))
+    if not isinstance(value, str) or value not in ANNEALING:
+        raise ValueError(f"annealing must be {names}, a function from a step to (γ, δ), or None; got {value!r}.")
+    return ANNEALING[value]()
 
 
 def check_fraction(name: str, value: Any) -> float:

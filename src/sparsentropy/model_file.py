@@ -14,6 +14,7 @@ import torch
 
 from sparsentropy import storage
 from sparsentropy.objectives import Statistics
+from sparsentropy.schedules import Schedule
 
 ARRAYS = ("components_", "prior_scale_", "lower_bounds_", "held_out_bounds_", "noise_variances_")
 NUMBERS = (
@@ -26,6 +27,7 @@ NUMBERS = (
     "data_scale_",
     "n_samples_seen_",
 )
+SCHEDULE = "schedule"  # key under which the weights of one are written
 
 
 @final
@@ -85,7 +87,7 @@ def read(path: str | Path) -> Saved:
     try:
         fitted = {name: arrays[name] for name in ARRAYS} | {name: header["fitted"][name] for name in NUMBERS}
         tensors = {f.name: torch.from_numpy(arrays[f"statistics.{f.name}"]) for f in fields(Statistics)}
-        parameters, names = header["parameters"], header["feature_names_in"]
+        parameters, names = _restored(header["parameters"]), header["feature_names_in"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is a model file without {error}: it was not written by SparseCoding.save.") from None
     if names is not None:
@@ -96,4 +98,13 @@ def read(path: str | Path) -> Saved:
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that JSON can hold; a random state object, say, is not saved."""
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
-    return {name: value for name, value in values.items() if value is None or isinstance(value, (str, int, float))}
+    plain = {name: value for name, value in values.items() if value is None or isinstance(value, (str, int, float))}
+    return plain | {name: {SCHEDULE: value.weights} for name, value in values.items() if isinstance(value, Schedule)}
+
+
+def _restored(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_plain` was given, as far as it was kept."""
+    return {
+        name: Schedule(tuple(map(tuple, value[SCHEDULE]))) if isinstance(value, dict) else value
+        for name, value in parameters.items()
+    }

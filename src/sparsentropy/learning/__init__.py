@@ -1,12 +1,13 @@
 """How the parameters follow from the statistics of the posteriors: the M-step, and the loop around both steps.
 
 `em` has the closed forms, `rotation` the step along which the fit does not change, `quasi_newton` the accelerated
-step on the bound as a function of the dictionary alone, and `loop` decides which of them is taken when. None of them
-sees how the posteriors were found.
+step on the bound as a function of the dictionary alone, `annealing` the detour with other weights at the beginning,
+and `loop` decides which of them is taken when. None of them sees how the posteriors were found.
 """
 
+from sparsentropy.learning.annealing import Schedule
 from sparsentropy.learning.loop import learn
 from sparsentropy.learning.start import random_starts
 from sparsentropy.learning.task import Sweep
 
-__all__ = ["Sweep", "learn", "random_starts"]
+__all__ = ["Schedule", "Sweep", "learn", "random_starts"]

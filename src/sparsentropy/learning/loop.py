@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
 from sparsentropy.learning import em, quasi_newton, rotation, separation, start
+from sparsentropy.learning.annealing import Schedule, anneal
 from sparsentropy.learning.independent import Independent
 from sparsentropy.learning.task import NOTHING, State, Sweep, Task
 from sparsentropy.model import Parameters
@@ -51,6 +52,7 @@ def learn(
     batch_size: int,
     generator: torch.Generator,
     weights: Weights = PLAIN,
+    schedule: Schedule | None = None,
     lean: bool = False,
 ) -> Iterator[Sweep]:
     """Learn parameters from data; yields after every sweep, so that the caller may stop at any time and keep the best.
@@ -71,6 +73,9 @@ def learn(
         Draws the parts.
     weights : Weights
         Annealing weights, held during the call.
+    schedule : function or None
+        From a step, counted from 0, to annealing weights γ and δ; learning begins with these steps, on its first part
+        of the data, and half of `max_iter` at most.
     lean : bool
         Whether only the means of posteriors are kept between sweeps; diagonal ones alone allow that.
 
@@ -91,7 +96,8 @@ def learn(
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * starts[0].d * starts[0].h / rows)
-        for sweep in _learn_part(task, parameters, max_iter, enough, first=first, generator=generator):
+        detour = schedule if first else None
+        for sweep in _learn_part(task, parameters, max_iter, enough, first=first, detour=detour, generator=generator):
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
 
@@ -118,11 +124,22 @@ def _best(starts: Sequence[Parameters], task: Task) -> Parameters:
 
 
 def _learn_part(
-    task: Task, parameters: Parameters, max_iter: int, tol: float, *, first: bool, generator: torch.Generator
+    task: Task,
+    parameters: Parameters,
+    max_iter: int,
+    tol: float,
+    *,
+    first: bool,
+    detour: Schedule | None,
+    generator: torch.Generator,
 ) -> Iterator[Sweep]:
     state = task.expect(parameters, None, COLD_ITERATIONS)
     bounds, early, settling = [state.bound], task.weights.plain, 0
     yield state.sweep()
+    for annealed in anneal(task, state, detour, max_iter // 2) if detour else ():
+        state = annealed
+        bounds.append(state.bound)
+        yield replace(state.sweep(), annealed=True)
     while len(bounds) < max_iter:
         age = len(bounds)
         new = _revived_sweep(task, state, generator) if age % REVIVE_EVERY == 0 else None

@@ -36,12 +36,15 @@ class Sweep:
         Of the part, at these parameters' posteriors.
     converged : bool
         Whether learning on all data stopped because the bound had stopped rising and no more was to be expected.
+    annealed : bool
+        Whether the sweep belongs to a detour with other weights on the entropies; only these may lower the bound.
     """
 
     parameters: Parameters
     lower_bound: float
     statistics: Statistics
     converged: bool = False
+    annealed: bool = False
 
     @property
     def rows(self) -> int:

@@ -1,36 +1,32 @@
 """Sparse coding as a scikit-learn estimator: the front door of the library.
 
 `SparseCoding` learns a dictionary, the prior scale of every atom and the noise level from data, without a penalty to
-choose. This is the only module that knows scikit-learn; it checks what comes in, brings the data to unit scale, lets
-`learning` do the work, and hands numpy arrays out.
+choose. It checks what comes in, brings the data to unit scale, lets `learning` do the work, and keeps numpy arrays.
+What can be done with a model that is fitted stands in `fitted`.
 """
 
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self, final
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sparsentropy import fitting, inputs, model_file
+from sparsentropy import fitting, inputs
+from sparsentropy.estimator.fitted import AbstractFitted, numpy_of
 from sparsentropy.inference import AbstractSolver, DiagonalSolver, FullSolver, LowRankSolver
-from sparsentropy.model import Parameters
-from sparsentropy.objectives import elbo_rows
-from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.learning import Schedule
 
 BATCH_ROWS = 1024  # then the arrays of a batch stay in a processor cache
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
 
 
 @final
-class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SparseCoding(AbstractFitted):
     """Sparse coding with learned scales, learned noise and uncertain codes.
 
     Models every data point as x = W z + noise with independent Laplace codes z and Gaussian noise, and infers a
@@ -46,6 +42,9 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         What a posterior can express: independent codes, `rank` joint directions, or all dependencies.
     rank : int, default=8
         Rank of a low-rank posterior.
+    annealing : {'prior', 'likelihood', 'beta'}, callable or None, default=None
+        Weights on the entropies of prior and likelihood during the first sweeps: a schedule of the paper by its name,
+        one from `schedules`, or any function from a step to (γ, δ). Learning always ends at weights of 1.
     max_iter : int, default=200
         Most sweeps over the data.
     tol : float, default=1e-3
@@ -122,6 +121,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         *,
         posterior: str = "diagonal",
         rank: int = 8,
+        annealing: str | Schedule | None = None,
         max_iter: int = 200,
         tol: float = 1e-3,
         batch_size: int | str = "auto",
@@ -137,6 +137,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.n_components = n_components
         self.posterior = posterior
         self.rank = rank
+        self.annealing = annealing
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
@@ -214,167 +215,10 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._keep(outcome, unit, seen=self.n_samples_seen_ + x.shape[0])
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Posterior means of the codes.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, d)
-
-        Returns
-        -------
-        ndarray, shape (n, h)
-            In data units.
-        """
-        return self.infer(X).mean.cpu().numpy()
-
-    def inverse_transform(self, Z: Any) -> np.ndarray:
-        """Data that codes stand for, Z @ components_.
-
-        Parameters
-        ----------
-        Z : array-like, shape (n, h)
-
-        Returns
-        -------
-        ndarray, shape (n, d)
-
-        Raises
-        ------
-        ValueError
-            If Z does not have h columns.
-        """
-        check_is_fitted(self)
-        return inputs.codes(Z, self.components_.shape[0]) @ self.components_
-
-    def infer(self, X: Any) -> AbstractPosterior:
-        """Posteriors of the codes: means, variances, samples and intervals.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, d)
-
-        Returns
-        -------
-        posteriors.Diagonal, posteriors.LowRank or posteriors.Full
-            Tensors in data units.
-        """
-        check_is_fitted(self)
-        scaled = self._inferred(self._scaled_data(X))
-        return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Lower bound of the log likelihood of every data point.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, d)
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Nats, at the learned dictionary, scales and noise: a true lower bound of log p(x), also for data that were
-            not learned from.
-        """
-        check_is_fitted(self)
-        x = self._scaled_data(X)
-        bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
-        # p(x) = p(x/c) / c^d
-        return bound.double().cpu().numpy() - x.shape[1] * math.log(self.data_scale_)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`: nats per data point; higher is better."""
-        del y
-        return float(self.score_samples(X).mean())
-
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """Draw data from the learned model.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : int, RandomState or None
-
-        Returns
-        -------
-        tuple of ndarray (n, d) and ndarray (n, h)
-            Data, and the codes they were made from.
-        """
-        check_is_fitted(self)
-        n = inputs.check_count("n_samples", n_samples)
-        seed = int(inputs.check_seed(random_state).randint(2**31 - 1))
-        data, codes = self._parameters(torch.from_numpy(self.components_).dtype).sample(n, seed)
-        return data.numpy() * self.data_scale_, codes.numpy() * self.data_scale_
-
-    def save(self, path: str | Path) -> None:
-        """Write the model to a file: safetensors with a JSON header, no code inside.
-
-        Parameters
-        ----------
-        path : str or Path
-            Replaced if it exists, and only once the new file is whole.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written.
-        """
-        check_is_fitted(self)
-        model_file.write(path, self.get_params(), vars(self), self._statistics)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SparseCoding":
-        """Read a model that `save` wrote.
-
-        Parameters
-        ----------
-        path : str or Path
-
-        Returns
-        -------
-        SparseCoding
-
-        Raises
-        ------
-        OSError
-            If there is no such file, or it cannot be read.
-        ValueError
-            If it is not such a model, is damaged, or was written by a newer version.
-        """
-        saved = model_file.read(path)
-        try:
-            model = cls(**saved.parameters)
-        except TypeError as error:
-            raise ValueError(f"{path} holds parameters that SparseCoding does not know ({error}).") from None
-        vars(model).update(saved.fitted)
-        model._statistics = saved.statistics
-        return model
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.components_.shape[0]
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
     def _solver(self) -> AbstractSolver:
         """Check the parameters and build the E-step they name."""
         kind = inputs.check_parameters(self)
         return {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(self.rank), "full": FullSolver()}[kind]
-
-    def _data(self, X: Any, *, reset: bool) -> Tensor:
-        """Checked data on the device."""
-        device = inputs.resolve_device(self.device)
-        try:
-            array: Any = validate_data(
-                self, inputs.untensored(X), reset=reset, dtype=inputs.FLOATS, ensure_all_finite=False
-            )
-        except (ValueError, TypeError, OverflowError) as error:
-            raise inputs.refusal(error) from None
-        inputs.check_finite(array)
-        return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array))
 
     def _training_data(self, X: Any, aside: float) -> tuple[Tensor, float]:
         """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
@@ -382,26 +226,6 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         inputs.check_enough(x.shape[0] - fitting.held_out_rows(x.shape[0], aside), self.n_components)
         unit = 2.0 ** round(math.log2(inputs.check_scale(x.cpu().numpy())))
         return (x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
-
-    def _scaled_data(self, X: Any) -> Tensor:
-        """Data divided by `data_scale_`, for a model that is fitted."""
-        x = self._data(X, reset=False) / self.data_scale_
-        inputs.check_range(_numpy(x), self.data_scale_)
-        return x
-
-    def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
-        """The learned model of data divided by `data_scale_`."""
-        unit = self.data_scale_
-        as_tensor = {"dtype": dtype, "device": device}
-        return Parameters(
-            torch.as_tensor(self.components_.T, **as_tensor).contiguous(),
-            torch.as_tensor(self.prior_scale_ / unit, **as_tensor),
-            torch.as_tensor(self.noise_variance_ / unit**2, **as_tensor),
-        )
-
-    @fitting.full_float32()
-    def _inferred(self, x: Tensor) -> AbstractPosterior:
-        return self._solver()(x, self._parameters(x.dtype, x.device)).posterior
 
     def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0) -> Self:
         solver = self._solver()
@@ -414,6 +238,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             n_init=self.n_init,
             validation_fraction=aside,
             low_memory=self.low_memory,
+            annealing=inputs.check_annealing(self.annealing),
         )
         random = inputs.check_seed(self.random_state)
         outcome = fitting.best_of_starts(x, solver, settings, random, unit, self._tell)
@@ -431,8 +256,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         last = outcome.best
         p = last.parameters
         self.data_scale_ = unit
-        self.components_ = np.ascontiguousarray(_numpy(p.dictionary).T)
-        self.prior_scale_ = _numpy(p.prior_scale * unit)
+        self.components_ = np.ascontiguousarray(numpy_of(p.dictionary).T)
+        self.prior_scale_ = numpy_of(p.prior_scale * unit)
         self.noise_variance_ = float(p.noise_variance) * unit**2
         self.lower_bounds_ = np.array(outcome.bounds)
         self.held_out_bounds_ = np.array(outcome.held_out)
@@ -443,7 +268,3 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.interrupted_ = outcome.interrupted
         self.n_samples_seen_ = seen
         self._statistics = last.statistics.to(torch.device("cpu"))
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()

@@ -1,0 +1,220 @@
+"""What can be done with a model that is fitted: infer codes, score data, draw from it, and keep it in a file.
+
+Everything here reads the learned parameters and changes nothing. How they are learned is for the estimator that
+derives from this; `estimator` is the only part of the library that knows scikit-learn.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from sparsentropy import fitting, inputs, model_file
+from sparsentropy.inference import AbstractSolver
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import Statistics, elbo_rows
+from sparsentropy.posteriors import AbstractPosterior
+
+
+class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
+    """An estimator of sparse codes, as far as it needs no learning."""
+
+    device: str
+    dtype: str
+    components_: np.ndarray
+    prior_scale_: np.ndarray
+    noise_variance_: float
+    data_scale_: float
+    _statistics: Statistics
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Posterior means of the codes.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Returns
+        -------
+        ndarray, shape (n, h)
+            In data units.
+        """
+        return self.infer(X).mean.cpu().numpy()
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """Data that codes stand for, Z @ components_.
+
+        Parameters
+        ----------
+        Z : array-like, shape (n, h)
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+
+        Raises
+        ------
+        ValueError
+            If Z does not have h columns.
+        """
+        check_is_fitted(self)
+        return inputs.codes(Z, self.components_.shape[0]) @ self.components_
+
+    def infer(self, X: Any) -> AbstractPosterior:
+        """Posteriors of the codes: means, variances, samples and intervals.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Returns
+        -------
+        posteriors.Diagonal, posteriors.LowRank or posteriors.Full
+            Tensors in data units.
+        """
+        check_is_fitted(self)
+        scaled = self._inferred(self._scaled_data(X))
+        return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Lower bound of the log likelihood of every data point.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Nats, at the learned dictionary, scales and noise: a true lower bound of log p(x), also for data that were
+            not learned from.
+        """
+        check_is_fitted(self)
+        x = self._scaled_data(X)
+        bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
+        # p(x) = p(x/c) / c^d
+        return bound.double().cpu().numpy() - x.shape[1] * math.log(self.data_scale_)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`: nats per data point; higher is better."""
+        del y
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw data from the learned model.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        tuple of ndarray (n, d) and ndarray (n, h)
+            Data, and the codes they were made from.
+        """
+        check_is_fitted(self)
+        n = inputs.check_count("n_samples", n_samples)
+        seed = int(inputs.check_seed(random_state).randint(2**31 - 1))
+        data, codes = self._parameters(torch.from_numpy(self.components_).dtype).sample(n, seed)
+        return data.numpy() * self.data_scale_, codes.numpy() * self.data_scale_
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file: safetensors with a JSON header, no code inside.
+
+        Parameters
+        ----------
+        path : str or Path
+            Replaced if it exists, and only once the new file is whole.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        check_is_fitted(self)
+        model_file.write(path, self.get_params(), vars(self), self._statistics)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Returns
+        -------
+        estimator
+
+        Raises
+        ------
+        OSError
+            If there is no such file, or it cannot be read.
+        ValueError
+            If it is not such a model, is damaged, or was written by a newer version.
+        """
+        saved = model_file.read(path)
+        try:
+            model = cls(**saved.parameters)
+        except TypeError as error:
+            raise ValueError(f"{path} holds parameters that {cls.__name__} does not know ({error}).") from None
+        vars(model).update(saved.fitted)
+        model._statistics = saved.statistics
+        return model
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.components_.shape[0]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @abstractmethod
+    def _solver(self) -> AbstractSolver:
+        """Check the parameters and build the E-step they name."""
+
+    def _data(self, X: Any, *, reset: bool) -> Tensor:
+        """Checked data on the device."""
+        device = inputs.resolve_device(self.device)
+        try:
+            array: Any = validate_data(
+                self, inputs.untensored(X), reset=reset, dtype=inputs.FLOATS, ensure_all_finite=False
+            )
+        except (ValueError, TypeError, OverflowError) as error:
+            raise inputs.refusal(error) from None
+        inputs.check_finite(array)
+        return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array))
+
+    def _scaled_data(self, X: Any) -> Tensor:
+        """Data divided by `data_scale_`, for a model that is fitted."""
+        x = self._data(X, reset=False) / self.data_scale_
+        inputs.check_range(numpy_of(x), self.data_scale_)
+        return x
+
+    def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
+        """The learned model of data divided by `data_scale_`."""
+        unit = self.data_scale_
+        as_tensor = {"dtype": dtype, "device": device}
+        return Parameters(
+            torch.as_tensor(self.components_.T, **as_tensor).contiguous(),
+            torch.as_tensor(self.prior_scale_ / unit, **as_tensor),
+            torch.as_tensor(self.noise_variance_ / unit**2, **as_tensor),
+        )
+
+    @fitting.full_float32()
+    def _inferred(self, x: Tensor) -> AbstractPosterior:
+        return self._solver()(x, self._parameters(x.dtype, x.device)).posterior
+
+
+def numpy_of(tensor: Tensor) -> np.ndarray:
+    """The same numbers on the processor."""
+    return tensor.detach().cpu().numpy()
