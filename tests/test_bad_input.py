@@ -210,6 +210,17 @@ PARAMETERS = COUNTS | {
         ValueError,
         "low_memory=True needs posterior='diagonal'; got posterior='full'",
     ),
+    "unknown annealing": (
+        fit(X, annealing="banana"),
+        ValueError,
+        "annealing must be 'prior', .* or None; got 'banana'",
+    ),
+    "annealing=number": (fit(X, annealing=2.0), ValueError, "annealing must be 'prior', .* or None; got 2.0"),
+    "annealing without a pair": (
+        fit(X, annealing=lambda _: 2.0),
+        ValueError,
+        "must return two positive, finite weights.*at step 0 it returned 2.0",
+    ),
     "unknown posterior": (fit(X, posterior="banana"), ValueError, "posterior must be one of 'diagonal', .*'banana'"),
     "posterior=None": (fit(X, posterior=None), ValueError, "posterior must be one of 'diagonal', .*None"),
     "posterior=list": (fit(X, posterior=["full"]), ValueError, "posterior must be one of 'diagonal'"),

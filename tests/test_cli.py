@@ -124,7 +124,7 @@ def test_fit_says_where_the_report_is_and_what_was_found(files, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--posterior", "full"],
+        ["--posterior", "full", "--annealing", "beta"],
         ["--posterior", "low-rank", "--rank", 2],
         ["--whiten", "zca", "--remove-mean", "--held-out", 0],
         ["--dtype", "float64", "--device", "cpu", "--batch-size", 50, "--n-init", 2],

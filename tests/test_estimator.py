@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cases import double, exact_log_likelihood
-from sparsentropy import Progress, SparseCoding, fitting, model_file
+from sparsentropy import Progress, SparseCoding, fitting, model_file, schedules
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver
 from sparsentropy.metrics import dictionary_match
@@ -662,6 +662,30 @@ def test_saved_models_keep_names_and_dtype(dtype, tmp_path):
     assert loaded.components_.dtype == dtype
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+@pytest.mark.parametrize("annealing", [schedules.geometric(prior=1.5, steps=2), "beta"])
+def test_a_schedule_is_saved_with_a_model(annealing, tmp_path):
+    model = new(annealing=annealing).fit(X)
+    model.save(tmp_path / "model")
+    assert SparseCoding.load(tmp_path / "model").annealing == annealing
+    assert clone(model).annealing == annealing
+
+
+@pytest.mark.parametrize("annealing", ["likelihood", schedules.likelihood(), lambda step: schedules.likelihood()(step)])
+def test_annealing_is_a_name_or_a_function(annealing):
+    plain, annealed = new(max_iter=100).fit(X), new(max_iter=100, annealing=annealing).fit(X)
+    assert annealed.lower_bounds_[1:6].min() < annealed.lower_bounds_[0]
+    assert not np.array_equal(plain.lower_bounds_, annealed.lower_bounds_)
+    assert annealed.lower_bound_ == pytest.approx(plain.lower_bound_, abs=0.05)
+    assert np.diff(annealed.lower_bounds_[7:]).min() >= 0
+
+
+def test_the_held_out_bound_may_fall_while_annealing():
+    """Patience begins after the detour: eight sweeps in which the bound only falls do not end learning."""
+    model = new(annealing=schedules.constant(likelihood=0.5, steps=8), validation_fraction=0.2, max_iter=100).fit(X)
+    assert len(model.held_out_bounds_) == model.n_iter_ > 12
+    assert model.held_out_bounds_[1:9].max() < model.held_out_bounds_[0] < model.held_out_bounds_[-1]
 
 
 def test_only_parameters_that_are_no_plain_values_are_left_out(tmp_path):

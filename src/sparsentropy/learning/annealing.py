@@ -40,7 +40,8 @@ def weights_of(schedule: Schedule, most: int) -> Iterator[Weights]:
     for step in range(most):
         pair = schedule(step)
         try:
-            weights = Weights(*map(float, pair))
+            prior, likelihood = pair
+            weights = Weights(float(prior), float(likelihood))
         except (TypeError, ValueError):
             raise ValueError(
                 f"An annealing schedule must return two positive, finite weights, that of the prior's entropy and that "
@@ -68,21 +69,25 @@ def anneal(task: Task, state: State, schedule: Schedule, most: int) -> Iterator[
     Yields
     ------
     State
-        Its bound is the true one, of γ = δ = 1, for the posteriors that were found with other weights.
+        Its bound is the true one, of γ = δ = 1, for the posteriors that were found with other weights. There is none
+        where the schedule begins at γ = δ = 1.
 
     Warns
     -----
     UserWarning
         If atoms were lost, or sweeps were taken back.
     """
-    first, refused = state, []
+    first, refused, annealed = state, [], False
     for weights in weights_of(schedule, most):
+        annealed = True
         new = _annealed(replace(task, weights=weights), state, first.parameters)
         if _in_use(new).sum() < (1 - LOST) * _in_use(state).sum():
             refused.append(weights)
             continue
         state = new
         yield state
+    if not annealed:
+        return
     lost = _in_use(first) & ~_in_use(state)
     if refused or bool(lost.any()):
         warnings.warn(_told(refused, int(lost.sum()), int(_in_use(first).sum())), stacklevel=2)
@@ -98,7 +103,9 @@ def _annealed(task: Task, state: State, before: Parameters) -> State:
 
 
 def _in_use(state: State) -> Tensor:
-    return state.statistics.usage >= OFF
+    """Atoms whose codes stand out of their uncertainty, which may itself have collapsed, and out of the noise."""
+    loud = state.parameters.prior_scale > em.NARROW * state.parameters.noise_variance.sqrt()
+    return loud & (state.statistics.usage >= OFF)
 
 
 def _restored(parameters: Parameters, before: Parameters, lost: Tensor) -> Parameters:
