@@ -15,11 +15,9 @@ one,
 since codes may be ten thousand times as large as their uncertainty, and a product of large numbers in float32 would
 lose what the prior does to them. Only a itself then asks for float64, where codes are that large.
 
-The proximal map solves β erf(z) + z s = t, β = α/(√2 ρ), by a Newton step in z from where it was. Its slope lies near
-1 + (slope at zero − 1) exp(−z²) unless an atom is steep; then the exact slope is taken. Bounds of |z| hold what may
-overshoot: a lower one where the slope falls much, an upper one where an atom is steep. Everything else are passes over
-arrays of codes, as costly as a product with two hundred atoms, so all of them write into arrays that are there already,
-a chunk at a time that stays in the cache.
+The proximal map takes a Newton step from where it was (`proximal`). Everything else are passes over arrays of codes, as
+costly as a product with two hundred atoms, so all of them write into arrays that are there already, a chunk at a time
+that stays in the cache.
 
 Where codes are told apart well ρ is 1, and t begins at (1 + κ) a, which would be the solution if G were the identity:
 b − (G − 1) a, what the data ask of a code if the others are as in a. From there on the gap shrinks thirtyfold with each
@@ -30,7 +28,7 @@ is at most |g|²/μ with g = G (u − a) − κ a + ψ'/2, which costs as much a
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import final
 
 import torch
@@ -38,6 +36,7 @@ from torch import Tensor
 
 from sparsentropy.folded_normal import LOG2_E, SQRT_2
 from sparsentropy.inference.problem import Problem
+from sparsentropy.inference.proximal import Ceiling, Proximal
 from sparsentropy.inference.turn import AbstractTurn, ridge, turn
 from sparsentropy.posteriors import Diagonal
 
@@ -51,13 +50,21 @@ RELAXATION, RELAXATION_APART = 1.6, 1.95
 RIDGE, RIDGE_APART = 1.0, 0.6  # κ in units of α²/2, with which codes have the same variance
 PLAIN_STEPS = 2
 SOONER = 0.35  # part of the iterations that are enough where codes are told apart well
-STEEP, CURVED = 10.0, 2.0  # steepness, and slope of the proximal map at zero, from which on Newton steps are held
 MOST_EIGENVALUES = 1024  # of a matrix of this size they are all computed; larger ones are bounded
 # Units in the last place of a, by how it was computed, that may be wrong; and the cost of that, in nats per data point,
 # from which on a is computed in float64
 ROUNDING, ROUNDING_WIDE = 8.0, 1.0
 MOST_ROUNDING = 1e-6
-SLOPE = 2 / math.sqrt(math.pi)  # of the error function at zero
+
+
+@final
+@dataclass(frozen=True)
+class Gains:
+    """Factors on the constants of an iteration that an encoder has learned (`encoders`); all are 1 otherwise."""
+
+    start: Tensor  # on the way from a to the first t (h,)
+    threshold: Tensor  # on β (h,)
+    steps: tuple[float, ...]  # on the change of t, iteration by iteration
 
 
 @final
@@ -74,17 +81,11 @@ class Splitting:
     gram: Tensor | None  # G (h', h') where h' ≤ d
     turn: AbstractTurn  # r ρ (G + ρ)⁻¹ − r/2
     precision: Tensor  # κ (h',)
+    start: Tensor | None  # gain of the first t (h',)
+    steps: tuple[float, ...]  # gains of the iterations
     relative: Tensor  # κ/ρ (h',)
     steepness: Tensor  # α (h',)
-    share: Tensor  # β (h',)
-    log_bend: Tensor  # log₂ K at z = 0 (h',)
-    rise: Tensor  # (slope of the proximal map at zero − 1)/K at z = 0 (h',)
-    sharp: Tensor  # slope of β erf(z) at zero/K at z = 0 (h',)
-    steep: Tensor  # slope of β erf(z) in u at zero (h',)
-    first: Tensor  # 1 − 1/slope of the proximal map at zero (h',)
-    one: Tensor
-    floor: Tensor | None  # 1 − 1/(1 + 2β/√π) where an atom bends the map much (h',)
-    ceiling: "_Ceiling | None"  # where an atom is steep
+    proximal: Proximal
 
     @classmethod
     def of(cls, problem: Problem) -> "Splitting":
@@ -100,9 +101,6 @@ class Splitting:
         anchor = problem.view.T @ ridge(atoms, precision) / SQRT_2
         # Codes are as large as λ, which is 1/(√2 α) here
         wide = float((ROUNDING * torch.finfo(dtype).eps / alpha).square().sum()) > MOST_ROUNDING
-        share, scale = alpha / (SQRT_2 * penalty), problem.best_scale(torch.zeros_like(alpha))
-        slope, steep = SLOPE * share + scale, bool((alpha > STEEP).any())
-        bend = alpha / math.sqrt(2 * math.pi)
         return cls(
             problem,
             penalty,
@@ -113,23 +111,23 @@ class Splitting:
             gram=None if gram is None else gram.to(dtype),
             turn=turn(atoms, penalty, relaxation, dtype),
             precision=precision.to(dtype),
+            start=None,
+            steps=(),
             relative=(precision / penalty).to(dtype),
             steepness=alpha.to(dtype),
-            share=share.to(dtype),
-            log_bend=bend.log2().to(dtype),
-            rise=((slope - 1) / bend).to(dtype),
-            sharp=(SLOPE * share / bend).to(dtype),
-            steep=(SLOPE * share / scale).to(dtype),
-            first=(1 - 1 / slope).to(dtype),
-            one=torch.ones((), dtype=dtype, device=atoms.device),
-            floor=(1 - 1 / (1 + SLOPE * share)).to(dtype) if steep or bool((slope > CURVED).any()) else None,
-            ceiling=_Ceiling.of(problem, share, dtype) if steep else None,
+            proximal=Proximal.of(problem, penalty),
         )
+
+    def with_gains(self, gains: Gains) -> "Splitting":
+        """With factors that were learned; its fixed point is no longer the optimum."""
+        heard = self.problem.heard
+        proximal = Proximal.of(self.problem, self.penalty, gains.threshold.to(self.penalty)[heard])
+        return replace(self, start=gains.start.to(self.dtype)[heard], steps=gains.steps, proximal=proximal)
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the data."""
-        return self.one.dtype
+        return self.precision.dtype
 
     @property
     def quick(self) -> bool:
@@ -149,20 +147,6 @@ def _weakest(gram: Tensor) -> float:
     if len(gram) <= MOST_EIGENVALUES:
         return max(float(torch.linalg.eigvalsh(gram)[0]), 0.0)
     return 1 / float(torch.cholesky_inverse(factor).abs().sum(1).max())
-
-
-@final
-@dataclass(frozen=True)
-class _Ceiling:
-    """Upper bound of |z| at the root: beyond |z| = 1 both s and erf are at least what they are there."""
-
-    slope: Tensor  # 1/s(1) (h',)
-    offset: Tensor  # β erf(1)/s(1) (h',)
-
-    @classmethod
-    def of(cls, problem: Problem, share: Tensor, dtype: torch.dtype) -> "_Ceiling":
-        slope = 1 / problem.best_scale(torch.ones_like(share))
-        return cls(slope.to(dtype), (math.erf(1) * slope * share).to(dtype))
 
 
 @final
@@ -204,14 +188,16 @@ class State:
         """An iteration; they are numbered from 1."""
         own = self.splitting
         plain = number <= PLAIN_STEPS and not own.quick
-        if plain:
+        gain = (own.steps[number - 1] if number <= len(own.steps) else 1.0) / (own.relaxation if plain else 1.0)
+        if gain != 1.0:
             self.slope.copy_(self.target)
         torch.lerp(self.target, self.code, 2.0, out=self.work).sub_(self.anchor)
         # t + r (v − u), with u = (2u − t)/2 + t/2
         own.turn.add_to(self.target, self.work, beta=1 - own.relaxation / 2)
         self.target.add_(self.drift)
+        if gain != 1.0:
+            torch.lerp(self.slope, self.target, gain, out=self.target)
         if plain:
-            torch.lerp(self.slope, self.target, 1 / own.relaxation, out=self.target)
             self._prox()
         self._prox()
 
@@ -243,66 +229,63 @@ class State:
         """Go on from z, with the t that belongs to it."""
         self.z.copy_(z)
         self._evaluate()
-        torch.erf(z, out=self.target).mul_(self.splitting.share).add_(self.code)
+        torch.erf(z, out=self.target).mul_(self.splitting.proximal.share).add_(self.code)
 
     def _begin(self) -> None:
         """Where the codes of a Gaussian prior point to, or at these codes with the pull of the true prior."""
         own = self.splitting
         if own.quick:
-            torch.addcmul(self.anchor, self.anchor, own.precision, out=self.target)
+            torch.mul(self.anchor, own.precision, out=self.work)
         else:
-            # t = u + β erf(z), where erf(z) is at most 1, and at most its slope at zero times u
-            torch.mul(self.anchor, own.steep, out=self.work)
-            torch.add(self.anchor, torch.clamp(self.work, -own.share, own.share, out=self.work), out=self.target)
-        # z from the slope at zero for a small t, from β beyond for a large one
-        torch.clamp(self.target * own.first, -own.share, own.share, out=self.work)
+            torch.mul(self.anchor, own.proximal.steep, out=self.work)
+            torch.clamp(self.work, -own.proximal.share, own.proximal.share, out=self.work)
+        if own.start is not None:
+            self.work.mul_(own.start)
+        torch.add(self.anchor, self.work, out=self.target)
+        torch.mul(self.target, own.proximal.first, out=self.work)
+        torch.clamp(self.work, -own.proximal.share, own.proximal.share, out=self.work)
         torch.sub(self.target, self.work, out=self.z)
         self._evaluate()
 
     def _resume(self, code: Tensor, z: Tensor) -> None:
         """The scales belonged to other parameters, the codes are kept."""
-        torch.erf(z, out=self.target).mul_(self.splitting.share).add_(code)
+        torch.erf(z, out=self.target).mul_(self.splitting.proximal.share).add_(code)
         self.z.copy_(z)
         self._evaluate()
         self._prox()
 
     def _prox(self) -> None:
-        """One Newton step in z towards β erf(z) + z s = t, and no further than the bounds of its root."""
-        own = self.splitting
+        """`Proximal.newton`, in place."""
+        own = self.splitting.proximal
         torch.erf(self.z, out=self.work)
         torch.addcmul(self.code, self.work, own.share, out=self.work).sub_(self.target)
         if own.ceiling is None:
             torch.addcmul(own.one, self.bend, own.rise, out=self.slope)
         else:
-            self._exact_slope()
+            # (2β/√π) exp(−z²) + s + z ds/dz, with z ds/dz = 2 z² K s/(K + s)
+            torch.add(self.bend, self.scale, out=self.slope)
+            torch.div(self.bend, self.slope, out=self.slope).mul_(self.scale).mul_(self.z).mul_(self.z)
+            torch.add(self.scale, self.slope, alpha=2, out=self.slope).addcmul_(self.bend, own.sharp)
         self.z.addcdiv_(self.work, self.slope, value=-1)
         if own.floor is not None:
-            self._bound(own.floor, own.ceiling)
+            self._bound(own.floor, own.share, own.ceiling)
         self._evaluate()
 
-    def _exact_slope(self) -> None:
-        """(2β/√π) exp(−z²) + s + z ds/dz, with z ds/dz = 2 z² K s/(K + s)."""
-        torch.add(self.bend, self.scale, out=self.slope)
-        torch.div(self.bend, self.slope, out=self.slope).mul_(self.scale).mul_(self.z).mul_(self.z)
-        torch.add(self.scale, self.slope, alpha=2, out=self.slope).addcmul_(self.bend, self.splitting.sharp)
-
-    def _bound(self, floor: Tensor, ceiling: _Ceiling | None) -> None:
+    def _bound(self, floor: Tensor, share: Tensor, ceiling: Ceiling | None) -> None:
         """Z has the sign of t. It is at least |t| − β, and |t|/(1 + 2β/√π), since s is at most 1."""
         size, least = self.slope, self.work
         torch.abs(self.target, out=size)
         torch.mul(size, floor, out=least)
-        torch.sub(size, torch.minimum(least, self.splitting.share, out=least), out=least)
-        if ceiling is None:
-            self.z.mul_(torch.sign(self.target, out=self.slope))
-            torch.maximum(self.z, least, out=self.z)
-        else:
-            most = size.mul_(ceiling.slope).sub_(ceiling.offset).clamp_(min=1)
-            torch.sign(self.target, out=self.bend)
-            torch.clamp(self.z.mul_(self.bend), least, most, out=self.z)
-        self.z.mul_(self.slope if ceiling is None else self.bend)
+        torch.sub(size, torch.minimum(least, share, out=least), out=least)
+        torch.sign(self.target, out=self.bend)
+        torch.maximum(self.z.mul_(self.bend), least, out=self.z)
+        if ceiling is not None:
+            torch.minimum(self.z, size.mul_(ceiling.slope).sub_(ceiling.offset).clamp_(min=1), out=self.z)
+        self.z.mul_(self.bend)
 
     def _evaluate(self) -> None:
         """K, s and u at z."""
-        torch.addcmul(self.splitting.log_bend, self.z, self.z, value=-LOG2_E, out=self.bend).exp2_()
-        torch.addcmul(self.splitting.one, self.bend, self.bend, out=self.scale).sqrt_().add_(self.bend).reciprocal_()
+        own = self.splitting.proximal
+        torch.addcmul(own.log_bend, self.z, self.z, value=-LOG2_E, out=self.bend).exp2_()
+        torch.addcmul(own.one, self.bend, self.bend, out=self.scale).sqrt_().add_(self.bend).reciprocal_()
         torch.mul(self.z, self.scale, out=self.code)

@@ -34,6 +34,10 @@ class AbstractTurn(ABC):
     """Rows y to y (r ρ (G + ρ)⁻¹ − r/2)."""
 
     @abstractmethod
+    def __call__(self, y: Tensor) -> Tensor:
+        """What becomes of y (n, h)."""
+
+    @abstractmethod
     def add_to(self, target: Tensor, y: Tensor, *, beta: float) -> None:
         """`target` becomes beta times itself plus what becomes of y, each (n, h)."""
 
@@ -42,6 +46,10 @@ class AbstractTurn(ABC):
 @dataclass(frozen=True)
 class _Square(AbstractTurn):
     matrix: Tensor  # (h, h)
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """See `AbstractTurn`."""
+        return y @ self.matrix
 
     def add_to(self, target: Tensor, y: Tensor, *, beta: float) -> None:
         """See `AbstractTurn`."""
@@ -56,6 +64,10 @@ class _Thin(AbstractTurn):
     half: float  # r/2
     down: Tensor  # Wᵀ (h, d)
     up: Tensor  # −r N (d, h)
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """See `AbstractTurn`."""
+        return self.half * y + y @ self.down @ self.up
 
     def add_to(self, target: Tensor, y: Tensor, *, beta: float) -> None:
         """See `AbstractTurn`."""
