@@ -28,8 +28,8 @@ LAYERS = [
 """Every module or subpackage. It may import what stands in an earlier line, and the rest of its own subpackage."""
 
 ONLY = {
-    # Learning is about statistics; only the loop and what it holds ask for posteriors
-    ("learning", "inference"): {"learning.loop", "learning.task"},
+    # Learning is about statistics; only the loop, what it holds, and learning with an encoder ask for posteriors
+    ("learning", "inference"): {"learning.loop", "learning.task", "learning.gradient"},
 }
 """(importer, imported) → the modules of the importer that may; narrower than `LAYERS`."""
 

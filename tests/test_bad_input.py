@@ -210,6 +210,25 @@ PARAMETERS = COUNTS | {
         ValueError,
         "low_memory=True needs posterior='diagonal'; got posterior='full'",
     ),
+    "unknown inference": (fit(X, inference="banana"), ValueError, "inference must be one of 'iterative', .*'banana'"),
+    "unknown encoder": (fit(X, encoder="banana"), ValueError, "encoder must be one of 'unrolled', .*'banana'"),
+    "refine=-1": (fit(X, refine=-1), ValueError, "refine must be an integer of at least 0; got -1"),
+    "refine=1.5": (fit(X, refine=1.5), TypeError, "refine must be an integer of at least 0; got 1.5"),
+    "full posteriors by an encoder": (
+        fit(X, inference="amortized", posterior="full"),
+        ValueError,
+        "inference='amortized' needs posterior='diagonal' or 'low-rank'",
+    ),
+    "an encoder that is not there": (
+        lambda desk: desk.model.set_params(inference="amortized").transform(X),
+        ValueError,
+        "needs an encoder, but the model was fitted without one: fit again",
+    ),
+    "a stream for a network": (
+        lambda _: new(inference="amortized", encoder="mlp").partial_fit(X),
+        ValueError,
+        "partial_fit needs encoder='unrolled'.*got 'mlp'",
+    ),
     "unknown annealing": (
         fit(X, annealing="banana"),
         ValueError,

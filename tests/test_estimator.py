@@ -25,6 +25,7 @@ from cases import double, exact_log_likelihood
 from sparsentropy import Progress, SparseCoding, fitting, model_file, schedules
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver
+from sparsentropy.learning import gradient
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import Diagonal, Full, LowRank
@@ -74,7 +75,10 @@ def assert_same_model(one, other):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@parametrize_with_checks([SparseCoding(2, posterior=name, rank=1, max_iter=10) for name in POSTERIORS])
+@parametrize_with_checks(
+    [SparseCoding(2, posterior=name, rank=1, max_iter=10) for name in POSTERIORS]
+    + [SparseCoding(2, inference="amortized", max_iter=10)]
+)
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -662,6 +666,66 @@ def test_saved_models_keep_names_and_dtype(dtype, tmp_path):
     assert loaded.components_.dtype == dtype
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+@functools.cache
+def amortized(posterior="diagonal", encoder="unrolled"):
+    """A network gets very few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradient, "WARM_UP", 20)
+        patch.setattr(gradient, "STEPS", 4)
+        return new(posterior=posterior, rank=2, inference="amortized", encoder=encoder, tol=0.1).fit(X)
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "low-rank"])
+def test_an_encoder_takes_the_place_of_the_e_step(posterior):
+    model, solved = amortized(posterior), new(posterior=posterior, rank=2).fit(X)
+    assert model.converged_
+    assert model.score(HELD_OUT) == pytest.approx(solved.score(HELD_OUT), abs=0.15)
+    assert type(model.infer(X)) is type(solved.infer(X))
+    best = pickle.loads(pickle.dumps(model)).set_params(inference="iterative").score(HELD_OUT)
+    refined = pickle.loads(pickle.dumps(model)).set_params(refine=30).score(HELD_OUT)
+    assert model.score(HELD_OUT) < refined < best + 1e-6
+    assert best - refined < 0.2 * (best - model.score(HELD_OUT))
+
+
+@pytest.mark.parametrize("encoder", ["unrolled", "residual", "mlp"])
+@pytest.mark.parametrize("posterior", ["diagonal", "low-rank"])
+def test_encoders_are_saved_with_the_model(posterior, encoder, tmp_path):
+    model = amortized(posterior, encoder)
+    model.save(tmp_path / "model")
+    loaded = SparseCoding.load(tmp_path / "model")
+    assert_same_model(loaded, model)
+    assert_same_model(pickle.loads(pickle.dumps(model)), model)
+    assert type(loaded.encoder_.network) is type(model.encoder_.network)
+    other = {**model.get_params(), "n_components": 3}
+    model_file.write(tmp_path / "other", other, vars(model), model._statistics, model.encoder_.state_dict())
+    with pytest.raises(ValueError, match="holds an encoder that is not of the kind"):
+        SparseCoding.load(tmp_path / "other")
+
+
+def test_an_encoder_answers_in_the_dtype_it_is_asked_in():
+    model = pickle.loads(pickle.dumps(amortized()))
+    assert model.transform(X.astype(np.float32)).dtype == np.float32
+    assert model.transform(X).dtype == np.float64
+
+
+def test_a_model_that_is_fitted_again_by_iterating_has_no_encoder():
+    model = pickle.loads(pickle.dumps(amortized())).set_params(inference="iterative").fit(X)
+    assert not hasattr(model, "encoder_")
+
+
+def test_a_stream_goes_through_the_unrolled_encoder():
+    model, plain = new(inference="amortized"), new()
+    for part in np.split(X, 3):
+        model.partial_fit(part)
+        plain.partial_fit(part)
+    assert model.score(HELD_OUT) == pytest.approx(plain.score(HELD_OUT), abs=0.2)
+
+
+def test_starts_have_encoders_of_their_own():
+    model = new(inference="amortized", n_init=2).fit(X)
+    assert model.score(X) == pytest.approx(model.lower_bound_, abs=0.05)
 
 
 @pytest.mark.parametrize("annealing", [schedules.geometric(prior=1.5, steps=2), "beta"])

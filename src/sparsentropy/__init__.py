@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _HOMES = {"Progress": "fitting", "SparseCoding": "estimator"}
 _NAMESPACES = (
     "datasets",
+    "diagnostics",
     "fitting",
     "inference",
     "learning",

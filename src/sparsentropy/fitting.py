@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsentropy.inference import AbstractSolver
-from sparsentropy.learning import Schedule, Sweep, em, learn, online, random_starts
+from sparsentropy.inference import AbstractSolver, AmortizedSolver
+from sparsentropy.learning import Schedule, Sweep, em, learn, learn_amortized, online, random_starts
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
@@ -100,6 +100,7 @@ class Outcome:
     noise_variances: list[float]
     interrupted: bool
     held_out: list[float] = field(default_factory=list)
+    solver: AbstractSolver | None = None  # that found the posteriors; an encoder has learned
 
     @property
     def merit(self) -> tuple[int, float]:
@@ -120,7 +121,7 @@ class Outcome:
 @full_float32()
 def best_of_starts(
     x: Tensor,
-    solver: AbstractSolver,
+    solver_of: Callable[[int], AbstractSolver],
     settings: Settings,
     random: np.random.RandomState,
     unit: float,
@@ -132,7 +133,8 @@ def best_of_starts(
     ----------
     x : Tensor, shape (n, d)
         Data divided by `unit`.
-    solver : AbstractSolver
+    solver_of : callable
+        Makes a solver for a seed; every start has one of its own, since an encoder learns.
     settings : Settings
     random : numpy.random.RandomState
         Draws one seed for every start.
@@ -154,7 +156,8 @@ def best_of_starts(
     began, best, interrupted = time.monotonic(), None, False
     for start in range(1, settings.n_init + 1):
         report = _reporter(start, settings.max_iter, unit, began, tell)
-        outcome, interrupted = _one_start(x, solver, settings, int(random.randint(2**31 - 1)), report)
+        seed = int(random.randint(2**31 - 1))
+        outcome, interrupted = _one_start(x, solver_of(seed), settings, seed, report)
         if outcome is not None and (best is None or outcome.merit > best.merit):
             best = outcome
         if interrupted:
@@ -211,7 +214,7 @@ def _one_start(
         order = torch.randperm(x.shape[0], generator=generator).to(x.device)
         watch, x = _HeldOut(x[order[:aside]], solver, settings.tol), x[order[aside:]]
     try:
-        for sweep in learn(
+        for sweep in _learning(solver)(
             x,
             random_starts(x, settings.n_components, generator),
             solver,
@@ -238,8 +241,12 @@ def _one_start(
     except KeyboardInterrupt:
         interrupted = True
     held_out = [] if watch is None else watch.bounds
-    outcome = None if best is None else Outcome(best, bounds, noise_variances, interrupted, held_out)
+    outcome = None if best is None else Outcome(best, bounds, noise_variances, interrupted, held_out, solver)
     return outcome, interrupted
+
+
+def _learning(solver: AbstractSolver) -> Callable[..., Iterator[Sweep]]:
+    return learn_amortized if isinstance(solver, AmortizedSolver) else learn
 
 
 def _reporter(

@@ -19,6 +19,7 @@ from sparsentropy import schedules
 
 FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
 ROWS = 65_536  # that are looked at together: no copy of all data is made
+INFERENCE, ENCODERS = ("iterative", "amortized"), ("unrolled", "residual", "mlp")
 POSTERIORS = ("diagonal", "low-rank", "full")
 ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -148,6 +149,10 @@ def check_parameters(model: Any) -> str:
     kind = check_choice("posterior", model.posterior, POSTERIORS)
     if kind == "low-rank" and model.rank > model.n_components:
         raise ValueError(f"rank must be at most n_components={model.n_components}; got rank={model.rank}.")
+    check_choice("encoder", model.encoder, ENCODERS)
+    check_count("refine", model.refine, least=0)
+    if check_choice("inference", model.inference, INFERENCE) == "amortized" and kind == "full":
+        raise ValueError("inference='amortized' needs posterior='diagonal' or 'low-rank'; got posterior='full'.")
     if model.low_memory and kind != "diagonal":
         raise ValueError(f"low_memory=True needs posterior='diagonal'; got posterior={model.posterior!r}.")
     return kind

@@ -27,6 +27,7 @@ NUMBERS = (
     "data_scale_",
     "n_samples_seen_",
 )
+ENCODER = "encoder."  # before the names of weights
 SCHEDULE = "schedule"  # key under which the weights of one are written
 
 
@@ -43,14 +44,23 @@ class Saved:
         Fitted attributes by name.
     statistics : Statistics
         Of the data that were learned from.
+    encoder : dict
+        Weights of the encoder by name; empty where there was none.
     """
 
     parameters: dict[str, Any]
     fitted: dict[str, Any]
     statistics: Statistics
+    encoder: dict[str, torch.Tensor]
 
 
-def write(path: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str, Any], statistics: Statistics) -> None:
+def write(
+    path: str | Path,
+    parameters: Mapping[str, Any],
+    fitted: Mapping[str, Any],
+    statistics: Statistics,
+    encoder: Mapping[str, torch.Tensor],
+) -> None:
     """Write a model file.
 
     Parameters
@@ -61,9 +71,12 @@ def write(path: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str, 
     fitted : mapping
         Fitted attributes, of which those named in this module are written.
     statistics : Statistics
+    encoder : mapping
+        Weights by name.
     """
     arrays = {name: np.asarray(fitted[name]) for name in ARRAYS}
     arrays |= {f"statistics.{f.name}": getattr(statistics, f.name).cpu().numpy() for f in fields(Statistics)}
+    arrays |= {ENCODER + name: value.cpu().numpy() for name, value in encoder.items()}
     names = fitted.get("feature_names_in_")
     header = {
         "parameters": _plain(parameters),
@@ -92,7 +105,9 @@ def read(path: str | Path) -> Saved:
         raise ValueError(f"{path} is a model file without {error}: it was not written by SparseCoding.save.") from None
     if names is not None:
         fitted["feature_names_in_"] = np.array(names, dtype=object)
-    return Saved(parameters, fitted, Statistics(**tensors))
+    weights = {name: torch.from_numpy(value) for name, value in arrays.items() if name.startswith(ENCODER)}
+    encoder = {name.removeprefix(ENCODER): value for name, value in weights.items()}
+    return Saved(parameters, fitted, Statistics(**tensors), encoder)
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ derives from this; `estimator` is the only part of the library that knows scikit
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sparsentropy import fitting, inputs, model_file
-from sparsentropy.inference import AbstractSolver
+from sparsentropy.inference import AbstractSolver, AmortizedSolver
+from sparsentropy.inference.encoders import Encoder
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows
 from sparsentropy.posteriors import AbstractPosterior
@@ -31,6 +33,8 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     prior_scale_: np.ndarray
     noise_variance_: float
     data_scale_: float
+    n_features_in_: int
+    encoder_: Encoder
     _statistics: Statistics
 
     def transform(self, X: Any) -> np.ndarray:
@@ -139,7 +143,8 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             If the file cannot be written.
         """
         check_is_fitted(self)
-        model_file.write(path, self.get_params(), vars(self), self._statistics)
+        encoder = self.encoder_.state_dict() if hasattr(self, "encoder_") else {}
+        model_file.write(path, self.get_params(), vars(self), self._statistics, encoder)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -166,6 +171,8 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         except TypeError as error:
             raise ValueError(f"{path} holds parameters that {cls.__name__} does not know ({error}).") from None
         vars(model).update(saved.fitted)
+        if saved.encoder:
+            model.encoder_ = _filled(model._empty_encoder(model.n_features_in_), saved.encoder, path)
         model._statistics = saved.statistics
         return model
 
@@ -177,6 +184,10 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    @abstractmethod
+    def _empty_encoder(self, d: int) -> Encoder:
+        """An encoder of the kind that the parameters name, that has learned nothing."""
 
     @abstractmethod
     def _solver(self) -> AbstractSolver:
@@ -212,7 +223,19 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     @fitting.full_float32()
     def _inferred(self, x: Tensor) -> AbstractPosterior:
-        return self._solver()(x, self._parameters(x.dtype, x.device)).posterior
+        solver = self._solver()
+        if isinstance(solver, AmortizedSolver):
+            solver = replace(solver, encoder=solver.encoder.to(x.device, x.dtype))
+        return solver(x, self._parameters(x.dtype, x.device)).posterior
+
+
+def _filled(encoder: Encoder, weights: dict[str, Tensor], path: str | Path) -> Encoder:
+    """The encoder with these weights, in their dtype."""
+    try:
+        encoder.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{path} holds an encoder that is not of the kind its own parameters name.") from None
+    return encoder.eval()
 
 
 def numpy_of(tensor: Tensor) -> np.ndarray:

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from sparsentropy import fitting, inputs
 from sparsentropy.estimator.fitted import AbstractFitted, numpy_of
-from sparsentropy.inference import AbstractSolver, DiagonalSolver, FullSolver, LowRankSolver
+from sparsentropy.inference import (
+    AbstractSolver,
+    AmortizedSolver,
+    DiagonalSolver,
+    FullSolver,
+    LowRankSolver,
+    encoders,
+)
 from sparsentropy.learning import Schedule
 
 BATCH_ROWS = 1024  # then the arrays of a batch stay in a processor cache
@@ -42,6 +49,14 @@ class SparseCoding(AbstractFitted):
         What a posterior can express: independent codes, `rank` joint directions, or all dependencies.
     rank : int, default=8
         Rank of a low-rank posterior.
+    inference : {'iterative', 'amortized'}, default='iterative'
+        How posteriors are found: solved for, or by an encoder that learns along with the dictionary and answers at
+        once. For diagonal and low-rank posteriors.
+    encoder : {'unrolled', 'residual', 'mlp'}, default='unrolled'
+        The E-step itself, broken off early, which follows the dictionary and has little to learn; or a network that
+        sees the data only, the second being that of the paper.
+    refine : int, default=0
+        Iterations of the E-step after the encoder.
     annealing : {'prior', 'likelihood', 'beta'}, callable or None, default=None
         Weights on the entropies of prior and likelihood during the first sweeps: a schedule of the paper by its name,
         one from `schedules`, or any function from a step to (γ, δ). Learning always ends at weights of 1.
@@ -93,6 +108,8 @@ class SparseCoding(AbstractFitted):
         Whether the bound had stopped rising.
     interrupted_ : bool
         Whether learning was stopped by Ctrl-C or by the callback; the best state is kept.
+    encoder_ : inference.encoders.Encoder
+        Only with amortised inference: a torch module, for data divided by `data_scale_`.
     data_scale_ : float
         Power of two by which data are divided inside.
     n_features_in_ : int
@@ -121,6 +138,9 @@ class SparseCoding(AbstractFitted):
         *,
         posterior: str = "diagonal",
         rank: int = 8,
+        inference: str = "iterative",
+        encoder: str = "unrolled",
+        refine: int = 0,
         annealing: str | Schedule | None = None,
         max_iter: int = 200,
         tol: float = 1e-3,
@@ -137,6 +157,9 @@ class SparseCoding(AbstractFitted):
         self.n_components = n_components
         self.posterior = posterior
         self.rank = rank
+        self.inference = inference
+        self.encoder = encoder
+        self.refine = refine
         self.annealing = annealing
         self.max_iter = max_iter
         self.tol = tol
@@ -194,8 +217,15 @@ class SparseCoding(AbstractFitted):
         Returns
         -------
         SparseCoding
+
+        Raises
+        ------
+        ValueError, TypeError
+            If data or parameters cannot be used, an encoder among them that would have to be trained on all data.
         """
         del y
+        if self.inference == "amortized" and self.encoder != "unrolled":
+            raise ValueError(f"partial_fit needs encoder='unrolled', which follows the data; got {self.encoder!r}.")
         with inputs.unchanged_on_failure(self):
             return self._next_part(X) if hasattr(self, "components_") else self._from_scratch(X, FIRST_BATCH_SWEEPS)
 
@@ -211,14 +241,38 @@ class SparseCoding(AbstractFitted):
             bounds=[*self.lower_bounds_, *last.bounds],
             noise_variances=[*self.noise_variances_, *last.noise_variances],
             held_out=list(self.held_out_bounds_),
+            solver=solver,
         )
         self._keep(outcome, unit, seen=self.n_samples_seen_ + x.shape[0])
         return self
 
-    def _solver(self) -> AbstractSolver:
-        """Check the parameters and build the E-step they name."""
+    def _iterative(self) -> AbstractSolver:
         kind = inputs.check_parameters(self)
         return {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(self.rank), "full": FullSolver()}[kind]
+
+    def _solver(self) -> AbstractSolver:
+        """Check the parameters and build the E-step they name."""
+        iterative = self._iterative()
+        if self.inference == "iterative":
+            return iterative
+        if not hasattr(self, "encoder_"):
+            raise ValueError("inference='amortized' needs an encoder, but the model was fitted without one: fit again.")
+        return AmortizedSolver(self.encoder_, iterative, self.refine)
+
+    def _new_solver(self, x: Tensor, seed: int) -> AbstractSolver:
+        """One that has learned nothing, for a start."""
+        iterative = self._iterative()
+        if self.inference == "iterative":
+            return iterative
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = self._empty_encoder(x.shape[1])
+        return AmortizedSolver(encoder.to(x.device, x.dtype), iterative, self.refine)
+
+    def _empty_encoder(self, d: int) -> encoders.Encoder:
+        """One that has learned nothing."""
+        rank = self.rank if self.posterior == "low-rank" else 0
+        return encoders.build(self.encoder, d, self.n_components, rank)
 
     def _training_data(self, X: Any, aside: float) -> tuple[Tensor, float]:
         """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
@@ -228,7 +282,7 @@ class SparseCoding(AbstractFitted):
         return (x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
 
     def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0) -> Self:
-        solver = self._solver()
+        self._iterative()
         x, unit = self._training_data(X, aside)
         settings = fitting.Settings(
             n_components=self.n_components,
@@ -241,7 +295,7 @@ class SparseCoding(AbstractFitted):
             annealing=inputs.check_annealing(self.annealing),
         )
         random = inputs.check_seed(self.random_state)
-        outcome = fitting.best_of_starts(x, solver, settings, random, unit, self._tell)
+        outcome = fitting.best_of_starts(x, lambda seed: self._new_solver(x, seed), settings, random, unit, self._tell)
         self._keep(outcome, unit, seen=x.shape[0] - fitting.held_out_rows(x.shape[0], aside))
         return self
 
@@ -255,6 +309,10 @@ class SparseCoding(AbstractFitted):
         """Set the fitted attributes, in data units."""
         last = outcome.best
         p = last.parameters
+        if isinstance(outcome.solver, AmortizedSolver):
+            self.encoder_ = outcome.solver.encoder.eval()
+        elif hasattr(self, "encoder_"):
+            del self.encoder_
         self.data_scale_ = unit
         self.components_ = np.ascontiguousarray(numpy_of(p.dictionary).T)
         self.prior_scale_ = numpy_of(p.prior_scale * unit)

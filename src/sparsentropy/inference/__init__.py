@@ -5,6 +5,7 @@ out. For fixed parameters the problem is convex in the means and scales of a dia
 per data point, so answers do not depend on the start, and each solver can say how close it came (theory, section 4).
 """
 
+from sparsentropy.inference.amortized import AmortizedSolver
 from sparsentropy.inference.certificate import duality_gap
 from sparsentropy.inference.completion import Means, completed
 from sparsentropy.inference.diagonal import DiagonalSolver
@@ -14,6 +15,7 @@ from sparsentropy.inference.solution import AbstractSolver, Cost, Solution
 
 __all__ = [
     "AbstractSolver",
+    "AmortizedSolver",
     "Cost",
     "DiagonalSolver",
     "FullSolver",

@@ -95,27 +95,14 @@ class _Prepared:
         self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
     ) -> Solution:
         tol = TOLERANCE[x.dtype] if tol is None else tol
-        mean = torch.empty(x.shape[0], self.parameters.h, dtype=x.dtype, device=x.device)
-        variance = torch.empty_like(mean)
-        size = max(LEAST_ROWS, CHUNK[x.device.type] // self.parameters.h)
-        cost = Cost(0, 0.0, 0, 0)
-        for begin in range(0, x.shape[0], size):
-            rows = slice(begin, begin + size)
-            q, before = Diagonal(mean[rows], variance[rows]), None if start is None else start[rows]
-            if tol > 0:
-                cost += self._certified(x[rows], before, q, max_iter, tol)
-            else:
-                cost += self._iterated(x[rows], before, q, max_iter)
-        return Solution(Diagonal(mean, variance), cost)
-
-    def _iterated(self, x: Tensor, start: AbstractPosterior | None, q: Diagonal, max_iter: int) -> Cost:
-        """A fixed number of iterations."""
-        own, made = self.splitting, self.splitting.iterations(max_iter)
-        state = State.of(own, x, own.problem.started(start))
-        for number in range(1, made + 1):
-            state.step(number)
-        state.posterior(x, q)
-        return Cost(made, float("nan"), 0, len(q))
+        if tol <= 0:
+            made = self.splitting.iterations(max_iter)
+            return Solution(iterated(self.splitting, x, made, start), Cost(made, float("nan"), 0, len(x)))
+        q, cost = _room(x, self.parameters.h), Cost(0, 0.0, 0, 0)
+        for rows in _chunks(x, self.parameters.h):
+            before = None if start is None else start[rows]
+            cost += self._certified(x[rows], before, q[rows], max_iter, tol)
+        return Solution(q, cost)
 
     def _phases(self, dtype: torch.dtype) -> Iterator[tuple[Splitting, int]]:
         """What is tried in turn on the data points that are still open, and for how many iterations."""
@@ -184,6 +171,28 @@ class _Search:
             return state.certified(x, self.tol)
         holds = self.certificate.holds(x, q, self.tol)
         return holds, largest_gradient(x[holds], q[holds], self.certificate.parameters.to(x.dtype))
+
+
+def iterated(splitting: Splitting, x: Tensor, iterations: int, start: AbstractPosterior | None = None) -> Diagonal:
+    """The posteriors of x (n, d) after a fixed number of iterations."""
+    h = splitting.problem.parameters.h
+    q = _room(x, h)
+    for rows in _chunks(x, h):
+        state = State.of(splitting, x[rows], splitting.problem.started(None if start is None else start[rows]))
+        for number in range(1, iterations + 1):
+            state.step(number)
+        state.posterior(x[rows], q[rows])
+    return q
+
+
+def _room(x: Tensor, h: int) -> Diagonal:
+    mean = torch.empty(x.shape[0], h, dtype=x.dtype, device=x.device)
+    return Diagonal(mean, torch.empty_like(mean))
+
+
+def _chunks(x: Tensor, h: int) -> Iterator[slice]:
+    size = max(LEAST_ROWS, CHUNK[x.device.type] // h)
+    return (slice(begin, begin + size) for begin in range(0, x.shape[0], size))
 
 
 def _put(q: Diagonal, rows: Tensor, part: Diagonal) -> None:

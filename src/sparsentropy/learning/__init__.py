@@ -2,12 +2,14 @@
 
 `em` has the closed forms, `rotation` the step along which the fit does not change, `quasi_newton` the accelerated
 step on the bound as a function of the dictionary alone, `annealing` the detour with other weights at the beginning,
-and `loop` decides which of them is taken when. None of them sees how the posteriors were found.
+and `loop` decides which of them is taken when. None of them sees how the posteriors were found. `gradient` is for
+posteriors that an encoder finds, which has to learn as well.
 """
 
 from sparsentropy.learning.annealing import Schedule
+from sparsentropy.learning.gradient import learn_amortized
 from sparsentropy.learning.loop import learn
 from sparsentropy.learning.start import random_starts
 from sparsentropy.learning.task import Sweep
 
-__all__ = ["Schedule", "Sweep", "learn", "random_starts"]
+__all__ = ["Schedule", "Sweep", "learn", "learn_amortized", "random_starts"]

@@ -1,0 +1,95 @@
+"""Questions about a model and its posteriors that learning does not need answered.
+
+How far is what an encoder says from what could be known, in nats? The answer is a difference of two bounds at the same
+parameters, so it does not depend on how the parameters were found.
+"""
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy.inference import AbstractSolver
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import elbo_rows
+from sparsentropy.posteriors import AbstractPosterior
+
+
+@final
+@dataclass(frozen=True)
+class AmortizationGap:
+    """By how much solved posteriors have a higher bound.
+
+    Parameters
+    ----------
+    rows : Tensor, shape (n,)
+        Of every data point, nats; float64.
+    solved : float
+        Mean bound of the solved posteriors, nats per data point.
+    converged : int
+        Data points that the solver has certified, or has seen converge.
+    """
+
+    rows: Tensor
+    solved: float
+    converged: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per data point."""
+        return float(self.rows.mean())
+
+
+def amortization_gap(
+    x: Tensor, posterior: AbstractPosterior, parameters: Parameters, solver: AbstractSolver, *, max_iter: int = 1000
+) -> AmortizationGap:
+    """The distance of posteriors from the best of a family, at fixed parameters.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, d)
+    posterior : AbstractPosterior
+        What an encoder says of these data.
+    parameters : Parameters
+    solver : AbstractSolver
+        Of the family to compare with, the encoder's own or a richer one.
+    max_iter : int
+        Of the solver.
+
+    Returns
+    -------
+    AmortizationGap
+        Computed in float64 whatever the dtype of the data, since gaps may be small.
+
+    Raises
+    ------
+    ValueError
+        If there are no data, or not as many posteriors.
+
+    Examples
+    --------
+    >>> from sparsentropy.inference import DiagonalSolver
+    >>> from sparsentropy.posteriors import Diagonal
+    >>> parameters = Parameters(torch.eye(2), torch.ones(2), torch.tensor(0.01))
+    >>> x = parameters.sample(100, 0)[0]
+    >>> exact = DiagonalSolver()(x, parameters).posterior
+    >>> round(amortization_gap(x, exact, parameters, DiagonalSolver()).mean, 4)
+    0.0
+    >>> shifted = Diagonal(exact.mean + 0.1, exact.variance)  # by a standard deviation, and two codes
+    >>> round(amortization_gap(x, shifted, parameters, DiagonalSolver()).mean, 1)
+    1.0
+    """
+    if len(x) == 0 or len(x) != len(posterior):
+        raise ValueError(f"amortization_gap: {len(x)} data points and {len(posterior)} posteriors; give one for each.")
+    p, x = parameters.to(torch.float64), x.double()
+    best = solver(x, p, max_iter=max_iter)
+    bounds = elbo_rows(x, best.posterior, p)
+    gaps = bounds - elbo_rows(x, _in_float64(posterior), p)
+    return AmortizationGap(gaps, float(bounds.mean()), best.cost.converged)
+
+
+def _in_float64(posterior: AbstractPosterior) -> AbstractPosterior:
+    assert is_dataclass(posterior), "posteriors are values"
+    tensors = {f.name: value for f in fields(posterior) if isinstance(value := getattr(posterior, f.name), Tensor)}
+    return replace(posterior, **{name: value.double() for name, value in tensors.items()})

@@ -1,0 +1,241 @@
+"""Learning together with an encoder: its weights by Adam on the entropy objective, the dictionary as ever.
+
+The objective of a batch is the mean bound of its data points at λ and σ² that are pooled over all data, so it does not
+depend on the size of the batch; by the envelope theorem its gradient is that of the sum of three entropies. There is no
+sampling in it.
+
+An encoder that follows the dictionary (`inference.encoders.Unrolled`) takes the place of the E-step in the usual loop,
+and learns its gains when the dictionary is there. Any other has to be trained along with it, batch after batch: one
+step of Adam (Kingma and Ba, ICLR 2015) for the weights and for the dictionary, whose atoms are then brought back to
+unit length, while λ and σ² follow in closed form from statistics that forget slowly. Newton steps would not do here:
+they take posteriors for optimal, which those of such an encoder never are. The rate is halved whenever the bound has
+stopped rising, and learning ends when that has happened a few times.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from sparsentropy.inference import AmortizedSolver, DiagonalSolver
+from sparsentropy.inference.encoders import DiagonalHead, Encoder
+from sparsentropy.learning import online
+from sparsentropy.learning.annealing import Schedule, weights_of
+from sparsentropy.learning.loop import learn
+from sparsentropy.learning.task import Sweep, Task
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import PLAIN, Statistics, Weights, elbo_rows
+from sparsentropy.posteriors import AbstractPosterior
+
+RATE, RATE_OF_GAINS, RATE_OF_ATOMS = 1e-3, 1e-2, 5e-3  # of Adam; gains are factors near 1
+BATCH = 512  # data points of a gradient step
+PASSES = 10  # over the rows that an encoder is trained on by itself
+TRAINING_ROWS = 16_384
+STEPS = 64  # of the gradient in a sweep, at least: small data are passed over several times
+WARM_UP = 1000  # steps of an encoder alone before the dictionary moves
+HALVINGS, PATIENCE = 5, 2  # of the rate, and sweeps without a better bound before one
+
+
+def train(
+    encoder: Encoder,
+    x: Tensor,
+    parameters: Parameters,
+    *,
+    generator: torch.Generator,
+    passes: int = PASSES,
+    solved: AbstractPosterior | None = None,
+) -> float:
+    """Train an encoder at fixed parameters.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Changed in place, unless its bound on these data would become lower.
+    x : Tensor, shape (n, d)
+    parameters : Parameters
+    generator : torch.Generator
+        Draws the order of the data.
+    passes : int
+        Over the data; the rate falls to zero like a cosine.
+    solved : AbstractPosterior, optional
+        Posteriors of these data that an iterative solver has found. With them the encoder learns to be near to these,
+        by the Kullback-Leibler divergence of marginal distributions, and without them to have a high bound.
+
+    Returns
+    -------
+    float
+        Mean bound of the data afterwards, nats per data point.
+    """
+    before, weights = _mean_bound(encoder, x, parameters), copy.deepcopy(encoder.state_dict())
+    optimiser, encode = _adam(encoder), encoder.prepared(parameters)
+    total = passes * math.ceil(len(x) / BATCH)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
+    for _ in range(passes):
+        for rows in _shuffled(len(x), generator):
+            rows = rows.to(x.device)
+            q = encode(x[rows])
+            loss = -elbo_rows(x[rows], q, parameters).mean() if solved is None else divergence(solved[rows], q).mean()
+            _step(optimiser, loss)
+            rate.step()
+    after = _mean_bound(encoder, x, parameters)
+    if after >= before or (solved is not None and math.isfinite(after)):
+        return after
+    encoder.load_state_dict(weights)
+    return before
+
+
+def learn_amortized(
+    x: Tensor,
+    starts: Sequence[Parameters],
+    solver: AmortizedSolver,
+    *,
+    max_iter: int,
+    tol: float,
+    batch_size: int,
+    generator: torch.Generator,
+    schedule: Schedule | None = None,
+    lean: bool = False,
+) -> Iterator[Sweep]:
+    """Learn parameters and an encoder; see `learn`, whose parameters these are.
+
+    Yields
+    ------
+    Sweep
+        The bound is pooled over the data, at the posteriors of the encoder and what refines it.
+    """
+    settings = _Settings(max_iter, tol, batch_size, generator, schedule)
+    if solver.encoder.network.follows:
+        yield from _following(x, starts, solver, settings, lean=lean)
+    else:
+        yield from _jointly(x, starts[0], solver, settings)
+
+
+@final
+@dataclass(frozen=True)
+class _Settings:
+    max_iter: int
+    tol: float
+    batch_size: int
+    generator: torch.Generator
+    schedule: Schedule | None
+
+
+def _following(
+    x: Tensor, starts: Sequence[Parameters], solver: AmortizedSolver, settings: _Settings, *, lean: bool
+) -> Iterator[Sweep]:
+    """The usual loop with independent codes, then the gains, and what the head may add to them."""
+    encoder, last = solver.encoder, None
+    independent = Encoder(encoder.network, DiagonalHead())
+    options: dict[str, Any] = {"tol": settings.tol, "batch_size": settings.batch_size, "generator": settings.generator}
+    options |= {"schedule": settings.schedule, "lean": lean, "max_iter": max(1, settings.max_iter - 1)}
+    rows = x[_order(len(x), settings.generator)[:TRAINING_ROWS].to(x.device)]
+    try:
+        for sweep in learn(x, starts, AmortizedSolver(independent, DiagonalSolver(), solver.refine), **options):
+            last = sweep
+            yield replace(sweep, converged=False)
+    finally:  # also where the caller stops here
+        if last is not None:
+            encoder.begin(rows, last.parameters)
+    assert last is not None, "a loop has at least one sweep"
+    train(encoder, rows, last.parameters, generator=settings.generator)
+    task = Task(x, solver, settings.batch_size, 1.0, PLAIN)
+    yield task.expect(last.parameters, None, 0).sweep(converged=last.converged)
+
+
+def _jointly(x: Tensor, start: Parameters, solver: AmortizedSolver, settings: _Settings) -> Iterator[Sweep]:
+    """Batch after batch, a step of the encoder and one of the dictionary."""
+    solver.encoder.begin(x, start)
+    rows = x[:TRAINING_ROWS]
+    train(solver.encoder, rows, start, generator=settings.generator, passes=_passes(len(rows), WARM_UP))
+    joint = _Joint(solver, start)
+    plain = Task(x, solver, settings.batch_size, 1.0, PLAIN)
+    schedule = settings.schedule
+    detour = list(weights_of(schedule, settings.max_iter // 2)) if schedule else []
+    best, waited, halvings = -math.inf, 0, 0
+    for number in range(settings.max_iter):
+        for _ in range(_passes(len(x), STEPS)):
+            for rows in _shuffled(len(x), settings.generator):
+                joint.step(x[rows.to(x.device)], len(x), detour[number] if number < len(detour) else PLAIN)
+        sweep = plain.expect(joint.parameters, None, 0).sweep()
+        if number < len(detour):
+            yield replace(sweep, annealed=True)
+            continue
+        waited = 0 if sweep.lower_bound > best + settings.tol else waited + 1
+        best = max(best, sweep.lower_bound)
+        if waited == PATIENCE:
+            waited, halvings = 0, halvings + 1
+            joint.slower()
+        yield replace(sweep, converged=halvings == HALVINGS)
+        if halvings == HALVINGS:
+            return
+
+
+@final
+class _Joint:
+    """An encoder and parameters that are on their way."""
+
+    def __init__(self, solver: AmortizedSolver, start: Parameters) -> None:
+        self.solver, self.parameters = solver, start
+        self.dictionary = nn.Parameter(start.dictionary.clone())
+        self.optimiser = _adam(solver.encoder)
+        self.optimiser.add_param_group({"params": [self.dictionary], "lr": RATE_OF_ATOMS})
+        self.past: Statistics | None = None
+        self.seen = 0
+
+    def step(self, x: Tensor, n: int, weights: Weights) -> None:
+        """On a batch of n data points in all."""
+        parameters = replace(weights.apply(self.parameters), dictionary=self.dictionary)
+        q = self.solver.encoder(x, parameters)
+        _step(self.optimiser, -elbo_rows(x, q, parameters).mean())
+        with torch.no_grad():
+            self.dictionary /= self.dictionary.norm(dim=0)
+            moved = replace(self.parameters, dictionary=self.dictionary.detach().clone())
+            q = self.solver(x, weights.apply(moved)).posterior
+            batch, self.seen = Statistics.of(x, q, moved), min(self.seen + len(x), 2 * n)
+            self.past = batch if self.past is None else online.absorb(self.past, batch, self.seen)
+            self.parameters = self.past.fit(moved)
+
+    def slower(self) -> None:
+        """Half the rates."""
+        for group in self.optimiser.param_groups:
+            group["lr"] /= 2
+
+
+def _adam(encoder: Encoder) -> torch.optim.Adam:
+    rate = RATE_OF_GAINS if encoder.network.follows else RATE
+    groups = [{"params": encoder.network.parameters(), "lr": rate}, {"params": encoder.head.parameters(), "lr": RATE}]
+    return torch.optim.Adam([group | {"params": params} for group in groups if (params := list(group["params"]))])
+
+
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def _passes(n: int, steps: int) -> int:
+    """Over n data points, to make at least so many steps."""
+    return math.ceil(steps / math.ceil(n / BATCH))
+
+
+def _shuffled(n: int, generator: torch.Generator) -> Sequence[Tensor]:
+    return _order(n, generator).split(BATCH)
+
+
+def _order(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(n, generator=generator, device=generator.device)
+
+
+@torch.no_grad()
+def _mean_bound(encoder: Encoder, x: Tensor, parameters: Parameters) -> float:
+    return float(elbo_rows(x, encoder.fast(parameters)(x), parameters).double().mean())
+
+
+def divergence(solved: AbstractPosterior, q: AbstractPosterior) -> Tensor:
+    """Σ_h KL(N(ν', s'²) ‖ N(ν, s²)) = Σ_h log s/s' + (s'² + (ν' − ν)²)/2s² − ½, of marginal distributions (n,)."""
+    ratio = (solved.variance + (solved.mean - q.mean).square()) / q.variance
+    return (ratio - 1 + q.variance.log() - solved.variance.log()).sum(1) / 2

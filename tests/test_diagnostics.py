@@ -1,0 +1,62 @@
+"""What a model and its posteriors are asked afterwards."""
+
+import pytest
+import torch
+
+from cases import double, each_dtype
+from sparsentropy import diagnostics
+from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver
+from sparsentropy.model import Parameters
+from sparsentropy.posteriors import Diagonal
+
+SOLVERS = {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(2), "full": FullSolver()}
+
+
+def model(noise=0.3):
+    W = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return Parameters(W / W.norm(dim=0), torch.ones(4, dtype=torch.float64), double(noise**2))
+
+
+@each_dtype
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_gap_of_a_solved_posterior_is_zero_and_of_any_other_positive(name, dtype):
+    p = model()
+    x = p.sample(200, 1)[0].to(dtype)
+    solver = SOLVERS[name]
+    q = solver(x, p.to(dtype)).posterior
+    gap = diagnostics.amortization_gap(x, q, p.to(dtype), solver)
+    assert gap.rows.dtype == torch.float64
+    assert gap.rows.shape == (200,)
+    assert abs(gap.mean) < (1e-6 if dtype == torch.float64 else 1e-3)
+    assert gap.converged == 200
+    early = solver(x, p.to(dtype), max_iter=1, tol=0.0).posterior
+    assert diagnostics.amortization_gap(x, early, p.to(dtype), solver).rows.min() > -1e-4
+
+
+def test_the_gap_is_that_of_a_quadratic_far_from_zero():
+    """With codes far from zero, |w|²/σ² is all the curvature there is: a shift by t costs t²/2σ² each."""
+    p = Parameters(torch.eye(3, dtype=torch.float64), torch.full((3,), 100.0, dtype=torch.float64), double(0.01))
+    x = torch.tensor([[50.0, -70.0, 90.0]], dtype=torch.float64)
+    exact = DiagonalSolver()(x, p).posterior
+    shifted = Diagonal(exact.mean + 0.2, exact.variance)
+    assert diagnostics.amortization_gap(x, shifted, p, DiagonalSolver()).mean == pytest.approx(
+        3 * 0.04 / 0.02, rel=1e-6
+    )
+
+
+def test_a_richer_family_says_what_the_shape_of_a_posterior_costs():
+    p = model()
+    x = p.sample(200, 1)[0]
+    q = DiagonalSolver()(x, p).posterior
+    gap = diagnostics.amortization_gap(x, q, p, FullSolver())
+    assert gap.rows.min() > -1e-8
+    assert gap.mean > 0.01
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_every_data_point_has_a_posterior(n):
+    p = model()
+    x = p.sample(5, 1)[0]
+    q = DiagonalSolver()(x, p).posterior[:n]
+    with pytest.raises(ValueError, match=f"{n if n == 0 else 5} data points and {n} posteriors; give one for each"):
+        diagnostics.amortization_gap(x[:0] if n == 0 else x, q, p, DiagonalSolver())
