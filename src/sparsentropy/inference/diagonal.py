@@ -178,7 +178,8 @@ def iterated(splitting: Splitting, x: Tensor, iterations: int, start: AbstractPo
     h = splitting.problem.parameters.h
     q = _room(x, h)
     for rows in _chunks(x, h):
-        state = State.of(splitting, x[rows], splitting.problem.started(None if start is None else start[rows]))
+        before = splitting.problem.started(None if start is None else start[rows])
+        state = State.of(splitting, x[rows], before, steps=iterations > 0)
         for number in range(1, iterations + 1):
             state.step(number)
         state.posterior(x[rows], q[rows])

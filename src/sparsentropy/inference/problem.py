@@ -15,7 +15,7 @@ the atoms that it does not need, so this may halve the problem; what is left out
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -41,11 +41,18 @@ class Silent:
     out: Tensor | slice  # and which are silent
     scale: Tensor  # s(0) (h'',), float64
     from_data: Tensor  # (d, h'')
-    from_codes: Tensor  # (h', h'')
+    from_codes: Tensor | None  # (h', h''); None where the data say it all
 
     def codes(self, x: Tensor, heard: Tensor) -> Tensor:
         """U of the silent atoms (n, h'')."""
-        return (x @ self.from_data).addmm_(heard, self.from_codes)
+        codes = x @ self.from_data
+        return codes if self.from_codes is None else codes.addmm_(heard, self.from_codes)
+
+    def at(self, anchor: Tensor) -> "Silent":
+        """As if the codes of the others were x A, for A (d, h'): half the work, which is enough for an encoder."""
+        assert self.from_codes is not None, "only once"
+        from_data = self.from_data + (anchor @ self.from_codes.to(anchor.dtype)).to(self.from_data.dtype)
+        return replace(self, from_data=from_data, from_codes=None)
 
     def scales(self, codes: Tensor) -> Tensor:
         """S of the silent atoms (n, h''): s(0) (1 + z²) up to terms of fourth order."""

@@ -122,7 +122,9 @@ class Splitting:
         """With factors that were learned; its fixed point is no longer the optimum."""
         heard = self.problem.heard
         proximal = Proximal.of(self.problem, self.penalty, gains.threshold.to(self.penalty)[heard])
-        return replace(self, start=gains.start.to(self.dtype)[heard], steps=gains.steps, proximal=proximal)
+        problem = replace(self.problem, silent=self.problem.silent and self.problem.silent.at(self.anchor))
+        start = gains.start.to(self.dtype)[heard]
+        return replace(self, problem=problem, start=start, steps=gains.steps, proximal=proximal)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -166,13 +168,15 @@ class State:
     slope: Tensor
 
     @classmethod
-    def of(cls, splitting: Splitting, x: Tensor, start: tuple[Tensor, Tensor] | None) -> "State":
-        """At u and z of a warm start, or at the codes of a Gaussian prior."""
+    def of(cls, splitting: Splitting, x: Tensor, start: tuple[Tensor, Tensor] | None, *, steps: bool = True) -> "State":
+        """At u and z of a warm start, or at the codes of a Gaussian prior; without `steps` only to be looked at."""
         anchor = (x.to(splitting.anchor.dtype) @ splitting.anchor).to(splitting.dtype)
-        # With y = κ/ρ a, of the size of its uncertainty, what becomes of y is still r/2 y short
-        drift, small = torch.empty_like(anchor), anchor * splitting.relative
-        torch.add(anchor, small, out=drift)
-        splitting.turn.add_to(drift, small, beta=splitting.relaxation / 2)
+        drift = torch.empty_like(anchor)
+        if steps:
+            # With y = κ/ρ a, of the size of its uncertainty, what becomes of y is still r/2 y short
+            small = anchor * splitting.relative
+            torch.add(anchor, small, out=drift)
+            splitting.turn.add_to(drift, small, beta=splitting.relaxation / 2)
         state = cls(splitting, anchor, drift, *(torch.empty_like(anchor) for _ in fields(cls)[3:]))
         if start is None:
             state._begin()
