@@ -25,13 +25,15 @@ from sparsentropy.inference.splitting import Splitting, State
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
-FIRST_POLISH = 30  # data points that are open by then get Newton steps (`polish`) before every further look
+# Data points that are open by then get Newton steps (`polish`) before every further look; such a step costs as much as
+# hundreds of iterations
+FIRST_POLISH = 400
 QUICK_LOOKS = (2, 3, 5, 8, 12)  # iterations after which the quick certificate is tried
-LOOK_EVERY = 10  # iterations between two looks at the duality gap
+LOOK_EVERY, SELDOM = 10, 5  # iterations between two looks at the duality gap; before the first polish a fifth of all
 CHUNK = {"cpu": 2**17, "cuda": 2**24}  # codes at once ...
 LEAST_ROWS = 128  # ... but at least so many data points: a large matrix is read from memory for each chunk
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of the gap, relative to 1 + the cost of the data point
-FLOAT32_ITERATIONS = 60  # data points that float32 has not certified by then go on in float64
+FLOAT32_ITERATIONS = 400  # data points that float32 has not certified by then go on in float64
 
 
 @final
@@ -163,7 +165,10 @@ class _Search:
         return open_, number, largest
 
     def _looks(self, number: int) -> bool:
-        return number in QUICK_LOOKS if self.certificate is None else number % LOOK_EVERY == 0
+        if self.certificate is None:
+            return number in QUICK_LOOKS
+        seldom = number // (LOOK_EVERY * SELDOM) if number < self.first_polish else 1
+        return number % (LOOK_EVERY * max(1, seldom)) == 0
 
     def _judged(self, x: Tensor, state: State, q: Diagonal) -> tuple[Tensor, float]:
         """Which gaps are small enough, and the largest gradient of these."""
