@@ -60,3 +60,24 @@ def test_every_data_point_has_a_posterior(n):
     q = DiagonalSolver()(x, p).posterior[:n]
     with pytest.raises(ValueError, match=f"{n if n == 0 else 5} data points and {n} posteriors; give one for each"):
         diagnostics.amortization_gap(x[:0] if n == 0 else x, q, p, DiagonalSolver())
+
+
+def test_the_noise_of_sampled_gradients_falls_as_one_over_their_number():
+    p = model()
+    x = p.sample(50, 1)[0]
+    q = DiagonalSolver()(x, p, max_iter=2, tol=0.0).posterior
+    one, ten = (diagnostics.gradient_noise(x, q, p, k, draws=400) for k in (1, 10))
+    assert one > 0.1
+    assert one / ten == pytest.approx(10, rel=0.15)
+
+
+def test_the_noise_is_that_of_independent_draws():
+    """The mean of many draws is as far from the analytic gradient as it may be: the two have the same expectation."""
+    p = model()
+    x = p.sample(50, 1)[0]
+    q = DiagonalSolver()(x, p, max_iter=2, tol=0.0).posterior
+    assert diagnostics.gradient_noise(x, q, p, 5000, draws=2) == pytest.approx(
+        diagnostics.gradient_noise(x, q, p, 1, draws=2000) / 5000, rel=0.3
+    )
+    with pytest.raises(ValueError, match="draws must be at least 2; got 1"):
+        diagnostics.gradient_noise(x, q, p, 1, draws=1)

@@ -1,9 +1,11 @@
 """Questions about a model and its posteriors that learning does not need answered.
 
 How far is what an encoder says from what could be known, in nats? The answer is a difference of two bounds at the same
-parameters, so it does not depend on how the parameters were found.
+parameters, so it does not depend on how the parameters were found. And how noisy are gradients that others take from
+samples, where ours are exact?
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import final
 
@@ -12,8 +14,8 @@ from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import elbo_rows
-from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.objectives import elbo_rows, sampled_elbo
+from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 
 @final
@@ -87,6 +89,54 @@ def amortization_gap(
     bounds = elbo_rows(x, best.posterior, p)
     gaps = bounds - elbo_rows(x, _in_float64(posterior), p)
     return AmortizationGap(gaps, float(bounds.mean()), best.cost.converged)
+
+
+def gradient_noise(
+    x: Tensor, posterior: Diagonal, parameters: Parameters, k: int, *, draws: int = 100, seed: int = 0
+) -> float:
+    """How noisy the gradient of the sampled bound is; that of the analytic one is exact.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, d)
+    posterior : Diagonal
+    parameters : Parameters
+    k : int
+        Samples for every data point in a draw.
+    draws : int
+        Gradients that are compared, at least 2.
+    seed : int
+
+    Returns
+    -------
+    float
+        E|g − ∇L|²/|∇L|², where g are gradients of the sampled bound with respect to means, log standard deviations and
+        the dictionary, and ∇L is that of the analytic bound.
+
+    Examples
+    --------
+    >>> from sparsentropy.inference import DiagonalSolver
+    >>> parameters = Parameters(torch.eye(2), torch.ones(2), torch.tensor(0.01))
+    >>> x = parameters.sample(50, 0)[0] + 0.1
+    >>> q = DiagonalSolver()(x - 0.1, parameters).posterior
+    >>> gradient_noise(x, q, parameters, 10) < gradient_noise(x, q, parameters, 1)
+    True
+    """
+    if draws < 2:
+        raise ValueError(f"gradient_noise: draws must be at least 2; got {draws}.")
+    free = [posterior.mean.double(), posterior.std.double().log(), parameters.dictionary.double()]
+    free = [value.detach().clone().requires_grad_() for value in free]
+    generator = torch.Generator(x.device).manual_seed(seed)
+
+    def gradient(bound: Callable[[Tensor, Diagonal, Parameters], Tensor]) -> Tensor:
+        mean, log_std, dictionary = free
+        model = replace(parameters.to(torch.float64), dictionary=dictionary)
+        total = bound(x.double(), Diagonal(mean, (2 * log_std).exp()), model).mean()
+        return torch.cat([part.ravel() for part in torch.autograd.grad(total, free)])
+
+    exact = gradient(elbo_rows)
+    errors = [gradient(lambda x, q, p: sampled_elbo(x, q, p, k, generator)) - exact for _ in range(draws)]
+    return float(torch.stack([error.square().sum() for error in errors]).mean() / exact.square().sum())
 
 
 def _in_float64(posterior: AbstractPosterior) -> AbstractPosterior:
