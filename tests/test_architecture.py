@@ -20,7 +20,7 @@ LAYERS = [
     {"model_file"},
     {"estimator"},
     {"plotting", "progress", "preparation", "results"},
-    {"report"},
+    {"report", "experiments"},
     {"runs"},
     {"cli"},
     {"__main__", "__init__"},

@@ -235,6 +235,21 @@ def fit(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, _argument("NAME", "Which experiment: theorem.")],
+    out: Annotated[Path | None, _option("Folder to write.", "--out", "-o", show_default="NAME")] = None,
+    quick: Annotated[bool, _option("A small version that takes seconds.", "--quick")] = False,
+) -> None:
+    """Run an experiment of the paper, and write its figures, its numbers and a page.
+
+    Example: [bold]sparsentropy reproduce theorem --quick[/bold]
+    """
+    from sparsentropy import experiments
+
+    print(experiments.reproduce(name, out or Path(name), quick=quick, tell=_say))
+
+
+@app.command()
 def encode(model: Model, data: Data, output: Output, std: Std = False, key: Key = None) -> None:
     """Write the codes of data: posterior means, one row per data point.
 

@@ -4,12 +4,14 @@ All take plain numbers and draw on axes that are given. What belongs to the mode
 learned in the accent colour.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, INK, STEPS, Array, key, log_axis, matrix, quiet, vector
+from .style import ACCENT, INK, MUTED, STEPS, Array, key, log_axis, matrix, quiet, vector
 
 
 def lower_bound(values: ArrayLike, ax: Axes, held_out: ArrayLike | None = None) -> Axes:
@@ -168,6 +170,56 @@ def sparsity(codes: ArrayLike, ax: Axes, *, prior_scale: ArrayLike = 1.0) -> Axe
     log_axis(ax, np.append(density, 0.5))
     ax.set_xlim(-reach, reach)
     key(ax, [("codes", ACCENT), ("Laplace prior", INK)])
+    return ax
+
+
+def by_step(steps: ArrayLike, series: Mapping[str, ArrayLike], ax: Axes, *, ylabel: str, log: bool = False) -> Axes:
+    """Draw numbers by step, the steps on a logarithmic axis.
+
+    Parameters
+    ----------
+    steps : array_like, shape (m,)
+        From 1.
+    series : mapping of str to array_like, each of shape (m,)
+        One curve each; the last one is what it is about.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    ylabel : str
+        With the unit.
+    log : bool
+        Whether the vertical axis is logarithmic as well; then all numbers must be positive.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same `ax`.
+
+    Raises
+    ------
+    ValueError
+        If a curve is not as long as `steps`, or there are more than three.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = by_step([1, 2, 4], {"bound": [1.0, 2.0, 2.5]}, Figure().subplots(), ylabel="nats")
+    >>> ax.get_xscale(), ax.get_ylabel()
+    ('log', 'nats')
+    """
+    x = vector(steps, "steps")
+    colors = (INK, MUTED, ACCENT)[-len(series) :] if len(series) != 2 else (INK, ACCENT)
+    if len(series) > 3:
+        raise ValueError(f"series must hold at most three curves, which can be told apart; got {len(series)}")
+    curves = {name: vector(values, name) for name, values in series.items()}
+    for (name, values), color in zip(curves.items(), colors, strict=True):
+        if len(values) != len(x):
+            raise ValueError(f"{name} must have {len(x)} entries, one per step; got {len(values)}")
+        ax.plot(x, values, color=color, linewidth=1.5)
+    quiet(ax, "step", ylabel)
+    ax.set_xscale("log")
+    if log:
+        log_axis(ax, np.concatenate(list(curves.values())))
+    key(ax, list(zip(curves, colors, strict=True)), "top" if log else "bottom")
     return ax
 
 

@@ -1,0 +1,89 @@
+"""The experiments of the paper at toy size, against what they gave before."""
+
+import json
+import os
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sparsentropy import cli, experiments
+from sparsentropy.experiments import finding
+
+EXPECTED = Path(__file__).parents[1] / "experiments" / "expected"
+TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}  # machines differ in their last digits, and learning makes more of them
+
+
+@pytest.fixture(scope="module", params=experiments.NAMES)
+def reproduced(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiments") / request.param
+    lines = []
+    page = experiments.reproduce(request.param, folder, quick=True, tell=lines.append)
+    return request.param, folder, page, lines
+
+
+def test_the_numbers_are_what_they_were(reproduced):
+    """With `SPARSENTROPY_EXPECT=1` they are written anew."""
+    name, folder, _, _ = reproduced
+    found = json.loads((folder / "metrics.json").read_text())
+    file = EXPECTED / f"{name}.json"
+    if os.environ.get("SPARSENTROPY_EXPECT"):
+        file.write_text(json.dumps(found, indent=2) + "\n")
+    expected = json.loads(file.read_text())
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, **TOLERANCE, err_msg=key)
+
+
+def test_a_page_shows_every_picture(reproduced):
+    name, folder, page, lines = reproduced
+    text = page.read_text()
+    pictures = sorted(file.name for file in folder.glob("*.svg"))
+    assert pictures
+    assert all(f"]({picture})" in text for picture in pictures)
+    assert f"`sparsentropy reproduce {name} --quick`" in text
+    assert lines
+    assert all((folder / picture).read_text().startswith("<svg") for picture in pictures)
+
+
+def test_the_standard_bound_never_exceeds_the_sum_of_entropies_and_comes_near(reproduced):
+    name, folder, _, _ = reproduced
+    if name != "theorem":
+        pytest.skip("another experiment")
+    found = json.loads((folder / "metrics.json").read_text())
+    for data in ("bars", "patches"):
+        assert found[f"{data}.gap_lowest"] > 0
+        assert max(found[f"{data}.gap_last"]) < 0.05
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_the_small_version_has_the_same_settings(name):
+    text = files("sparsentropy.experiments").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    numbers = tomllib.loads(text)
+
+    def names(table):
+        return {key: names(value) if isinstance(value, dict) else None for key, value in table.items()}
+
+    assert names(numbers["quick"]) == names(numbers["full"])
+
+
+def test_an_unknown_experiment_is_refused(tmp_path):
+    result = CliRunner().invoke(cli.app, ["reproduce", "banana", "-o", str(tmp_path / "new")])
+    assert result.exit_code != 0
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="no experiment 'banana': choose from theorem"):
+        experiments.settings("banana", quick=True)
+
+
+def test_nothing_is_half_written(tmp_path):
+    def broken(ax):
+        raise RuntimeError("no picture")
+
+    whole = finding.Picture("first", "A picture.", lambda ax: ax.plot([1, 2]))
+    bad = finding.Finding("Title", "Claim.", (), {}, (whole, finding.Picture("second", "None.", broken)))
+    with pytest.raises(RuntimeError, match="no picture"):
+        finding.write(bad, tmp_path / "folder", command="nothing")
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["first.svg"]
