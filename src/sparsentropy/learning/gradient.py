@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sparsentropy.inference import AmortizedSolver, DiagonalSolver
 from sparsentropy.inference.encoders import DiagonalHead, Encoder
-from sparsentropy.learning import online
+from sparsentropy.learning import em, online
 from sparsentropy.learning.annealing import Schedule, weights_of
 from sparsentropy.learning.loop import learn
 from sparsentropy.learning.task import Sweep, Task
@@ -56,6 +56,7 @@ def train(
     encoder : Encoder
         Changed in place, unless its bound on these data would become lower.
     x : Tensor, shape (n, d)
+        About as large as 1.
     parameters : Parameters
     generator : torch.Generator
         Draws the order of the data.
@@ -197,7 +198,7 @@ class _Joint:
             q = self.solver(x, weights.apply(moved)).posterior
             batch, self.seen = Statistics.of(x, q, moved), min(self.seen + len(x), 2 * n)
             self.past = batch if self.past is None else online.absorb(self.past, batch, self.seen)
-            self.parameters = self.past.fit(moved)
+            self.parameters = em.floored(self.past.fit(moved), 1.0)
 
     def slower(self) -> None:
         """Half the rates."""
