@@ -13,10 +13,9 @@ import torch
 
 from sparsentropy import datasets, plotting
 from sparsentropy.experiments.finding import Finding, Picture
-from sparsentropy.inference.diagonal import iterated
-from sparsentropy.inference.problem import Problem
-from sparsentropy.inference.splitting import Splitting
+from sparsentropy.inference import DiagonalSolver
 from sparsentropy.learning import baselines, random_starts
+from sparsentropy.posteriors import Diagonal
 
 SHOWN = 200  # steps in a picture, spread evenly over the logarithm
 
@@ -64,7 +63,8 @@ def _patches(settings: dict[str, Any], seed: int) -> torch.Tensor:
 def _learned(x: torch.Tensor, settings: dict[str, Any], seed: int) -> np.ndarray:
     """The bound and the sum of entropies after every step (steps, 2)."""
     start = random_starts(x, settings["atoms"], torch.Generator().manual_seed(seed))[0]
-    q = iterated(Splitting.of(Problem.of(start, exact=False)), x, 0)  # where a Gaussian prior puts them
+    q = DiagonalSolver()(x, start, max_iter=0, tol=0.0).posterior  # where a Gaussian prior puts them
+    assert isinstance(q, Diagonal), "the solver's own family"
     steps = baselines.by_gradient(x, start, q, rate=settings["rate"], steps=settings["steps"])
     return np.array([(step.lower_bound, step.entropy_sum) for step in steps])
 

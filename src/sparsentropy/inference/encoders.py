@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sparsentropy import folded_normal
 from sparsentropy.folded_normal import SQRT_2
 from sparsentropy.inference.diagonal import DiagonalSolver, iterated
+from sparsentropy.inference.low_rank import reach
 from sparsentropy.inference.problem import Problem, units
 from sparsentropy.inference.splitting import PLAIN_STEPS, Gains, Splitting
 from sparsentropy.model import Parameters
@@ -30,8 +31,7 @@ from sparsentropy.posteriors import AbstractPosterior, Diagonal, LowRank
 WIDTH, BLOCKS = 512, 2  # of the paper's network
 DEPTH = 1  # proximal maps of the unrolled E-step
 NARROWEST = 1e-6  # standard deviation of a code in units of σ/|w|; below it the network would not come back
-SOFTEST, WEAKEST, STRONGEST = 1e-3, 0.1, 3.0  # bounds on what a low-rank head begins with
-ROWS = 512  # that it looks at for that
+ROWS = 512  # of data that a low-rank head looks at when it begins
 
 
 @final
@@ -277,8 +277,7 @@ class LowRankHead(AbstractHead):
         scaled = p.dictionary * q.std.log().mean(0).exp() / p.noise_variance.sqrt()
         softness, vectors = torch.linalg.eigh(scaled.T @ scaled + torch.diag(curvature))
         rank = self.directions.shape[1]
-        length = (1 / softness[:rank].clamp(SOFTEST, 1) - 1).sqrt().clamp(WEAKEST, STRONGEST)
-        self.directions.copy_(vectors[:, :rank] * length)
+        self.directions.copy_(vectors[:, :rank] * reach(softness[:rank]))
 
 
 @final

@@ -40,6 +40,7 @@ CHUNK = {"cpu": 2**22, "cuda": 2**26}  # elements of work arrays at once
 MEMORY = 10  # pairs in the history; 5 and 20 took about as many iterations
 DIAGONAL_TOLERANCE = 1e-2  # of the cold start, nats
 WIDER = 4  # r softest directions are chosen from this many times r
+SOFTEST = 1e-3  # eigenvalue that is told from zero
 WEAKEST, STRONGEST = 0.1, 3.0  # bounds on the first |V| in units of √v
 LARGEST_LOG_STEP = 1.5  # of log v
 BACKTRACKS, BACKTRACKS_OF_ALL = 10, 3  # where only some data points do them, and where all must
@@ -228,8 +229,7 @@ class _Problem:
             span = std[rows].unsqueeze(2) * shared
             moved = self.scaled_dictionary @ span
             softness, vectors = torch.linalg.eigh(moved.mT @ moved + span.mT @ (curvature[rows].unsqueeze(2) * span))
-            length = (1 / softness.clamp(1e-3, 1) - 1).sqrt().clamp(WEAKEST, STRONGEST)
-            factor[rows] = (span @ vectors * length.unsqueeze(1))[:, :, :rank]
+            factor[rows] = (span @ vectors * reach(softness).unsqueeze(1))[:, :, :rank]
         return factor
 
     def posterior(self, codes: Tensor, dtype: torch.dtype) -> LowRank:
@@ -264,6 +264,11 @@ class _Problem:
         result = (gradient.mT @ self.inverse).mT
         result[:, :, 1] = 2 * gradient[:, :, 1]
         return result
+
+
+def reach(softness: Tensor) -> Tensor:
+    """Length of a first direction of V, in units of √v, from its eigenvalue μ: (1/μ − 1)^½, within bounds."""
+    return (1 / softness.clamp(SOFTEST, 1) - 1).sqrt().clamp(WEAKEST, STRONGEST)
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

@@ -42,11 +42,6 @@ class Step:
     entropy_sum: float
 
 
-def analytic(x: Tensor, q: Diagonal, parameters: Parameters) -> Tensor:
-    """The bound in closed form."""
-    return elbo_rows(x, q, parameters)
-
-
 def sampled(k: int, generator: torch.Generator) -> Bound:
     """The bound estimated from k new samples of every posterior at every call.
 
@@ -60,7 +55,7 @@ def sampled(k: int, generator: torch.Generator) -> Bound:
 
 
 def by_gradient(
-    x: Tensor, start: Parameters, q: Diagonal, *, bound: Bound = analytic, rate: float = 0.01, steps: int = 1000
+    x: Tensor, start: Parameters, q: Diagonal, *, bound: Bound = elbo_rows, rate: float = 0.01, steps: int = 1000
 ) -> Iterator[Step]:
     """Learn everything by Adam on a bound.
 
@@ -73,7 +68,7 @@ def by_gradient(
     q : Diagonal
         First posteriors.
     bound : function
-        `analytic`, or `sampled(k, generator)`.
+        `objectives.elbo_rows`, which is analytic, or `sampled(k, generator)`.
     rate : float
         Of Adam, in units of the prior scale for codes and atoms.
     steps : int
