@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from refit import refitted
-from sparsentropy import SparseCoding
+from sparsentropy import SparseCoding, diagnostics
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver, FullSolver
 from sparsentropy.metrics import dictionary_match
@@ -50,7 +49,9 @@ def run_once(codes: str, posterior: str, seed: int) -> Run:
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(bars.data)
     seconds = time.perf_counter() - began
-    true_bound = refitted(torch.from_numpy(bars.data), bars.dictionary.T, SOLVERS[posterior])[1]
+    true_bound = diagnostics.refit(
+        torch.from_numpy(bars.data), torch.from_numpy(bars.dictionary), SOLVERS[posterior]
+    ).lower_bound
     return Run(
         worst_cosine=float(dictionary_match(model.components_, bars.dictionary.T).cosines.min()),
         advantage=model.lower_bound_ - true_bound,

@@ -12,7 +12,7 @@ import torch
 from sklearn.decomposition import PCA, DictionaryLearning, FastICA, MiniBatchDictionaryLearning
 
 from child import Measured, measured
-from refit import held_out, refitted
+from sparsentropy import diagnostics
 from sparsentropy.inference import DiagonalSolver, FullSolver
 from sparsentropy.learning import learn, random_starts
 from table import Table, progress
@@ -76,7 +76,7 @@ def own_curve(data: Data, index: int, quick: bool, seed: int = 0) -> Curve:
     starts = random_starts(x, workload.h, generator)
     for sweep in learn(x, starts, solver, max_iter=1000, tol=1e-3, batch_size=1024, generator=generator):
         seconds.append(time.perf_counter() - began - looking)
-        bounds.append(held_out(new, sweep.parameters, solver) - shift)
+        bounds.append(diagnostics.held_out_bound(new, sweep.parameters, solver) - shift)
         looking = time.perf_counter() - began - seconds[-1]
         converged = sweep.converged
         if seconds[-1] > limit:
@@ -103,10 +103,10 @@ def several_starts(data: Data, index: int, *_: Any) -> tuple[list[tuple[float, f
         generator = torch.Generator().manual_seed(seed)
         starts = random_starts(x, WORKLOADS[index].h, generator)
         *_, last = learn(x, starts, solver, max_iter=1000, tol=1e-3, batch_size=1024, generator=generator)
-        found.append((last.lower_bound - shift, held_out(new, last.parameters, solver) - shift))
+        found.append((last.lower_bound - shift, diagnostics.held_out_bound(new, last.parameters, solver) - shift))
         best = last if best is None or last.lower_bound > best.lower_bound else best
     assert best is not None
-    return found, held_out(new, best.parameters, FullSolver()) - shift
+    return found, diagnostics.held_out_bound(new, best.parameters, FullSolver()) - shift
 
 
 Method = Callable[[np.ndarray, int], np.ndarray]
@@ -205,7 +205,7 @@ def compare(table: Table, index: int, *, quick: bool) -> None:
             table.add(name, size, method, "", "–", f"> {PEER_LIMIT:.0f}", "", "", "stopped: out of time")
             continue
         atoms, converged = found.value
-        parameters, _, refits = refitted(x, atoms, solver)
-        progress(f"{refits} refits")
-        bound = held_out(new, parameters, solver)
+        refit = diagnostics.refit(x, torch.from_numpy(np.array(atoms.T)).to(x.dtype), solver)
+        progress(f"{refit.count} refits")
+        bound = diagnostics.held_out_bound(new, refit.parameters, solver)
         row(method, bound, found.seconds, found.megabytes, "" if converged else "not converged")

@@ -1,5 +1,7 @@
 """What a model and its posteriors are asked afterwards."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from cases import double, each_dtype
 from sparsentropy import diagnostics
 from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver
 from sparsentropy.model import Parameters
+from sparsentropy.objectives import elbo_rows, importance_log_likelihood
 from sparsentropy.posteriors import Diagonal
 
 SOLVERS = {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(2), "full": FullSolver()}
@@ -81,3 +84,40 @@ def test_the_noise_is_that_of_independent_draws():
     )
     with pytest.raises(ValueError, match="draws must be at least 2; got 1"):
         diagnostics.gradient_noise(x, q, p, 1, draws=1)
+
+
+@each_dtype
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_refit_of_the_true_atoms_finds_the_true_scales_and_keeps_the_atoms(name, dtype):
+    """With orthogonal atoms, for which posteriors are independent."""
+    atoms = torch.linalg.qr(model().dictionary).Q
+    truth = replace(model(), dictionary=atoms, prior_scale=double([0.5, 1.0, 2.0, 4.0]))
+    x = truth.sample(4000, 2)[0].to(dtype)
+    found = diagnostics.refit(x, (7 * truth.dictionary).to(dtype), SOLVERS[name])
+    torch.testing.assert_close(found.parameters.dictionary.double(), truth.dictionary, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.parameters.prior_scale.double(), truth.prior_scale, atol=0, rtol=0.1)
+    assert float(found.parameters.noise_variance) ** 0.5 == pytest.approx(0.3, rel=0.05)
+    again = SOLVERS[name](x, found.parameters).posterior
+    assert found.lower_bound == pytest.approx(float(elbo_rows(x, again, found.parameters).double().mean()), abs=5e-3)
+
+
+def test_a_refit_cannot_be_raised_by_other_scales_or_noise():
+    truth = model()
+    x = truth.sample(2000, 2)[0]
+    found = diagnostics.refit(x, truth.dictionary, FullSolver())
+    for factor in (0.9, 1.1):
+        for other in (
+            replace(found.parameters, prior_scale=found.parameters.prior_scale * factor),
+            replace(found.parameters, noise_variance=found.parameters.noise_variance * factor),
+        ):
+            assert diagnostics.held_out_bound(x, other, FullSolver()) < found.lower_bound
+
+
+def test_a_held_out_bound_is_below_the_log_likelihood():
+    truth = model()
+    x = truth.sample(300, 3)[0]
+    q = FullSolver()(x, truth).posterior
+    estimate = importance_log_likelihood(x, q, truth, 2000, torch.Generator().manual_seed(0)).mean()
+    bounds = [diagnostics.held_out_bound(x, truth, SOLVERS[name]) for name in ("diagonal", "low-rank", "full")]
+    assert bounds == sorted(bounds)
+    assert bounds[-1] < float(estimate)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sparsentropy import cli, experiments
-from sparsentropy.experiments import finding
+from sparsentropy.experiments import Log, finding
 
 EXPECTED = Path(__file__).parents[1] / "experiments" / "expected"
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}  # machines differ in their last digits, and learning makes more of them
@@ -87,3 +87,38 @@ def test_nothing_is_half_written(tmp_path):
     with pytest.raises(RuntimeError, match="no picture"):
         finding.write(bad, tmp_path / "folder", command="nothing")
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["first.svg"]
+
+
+def test_a_stopped_experiment_goes_on_where_it_was(tmp_path):
+    def stopped():
+        raise KeyboardInterrupt
+
+    first = Log([].append, tmp_path, {"seeds": [0]})
+    done = first.part("one", lambda: {"pair": (1, 2.5)})
+    with pytest.raises(KeyboardInterrupt):
+        first.part("two", stopped)
+    lines = []
+    second = Log(lines.append, tmp_path, {"seeds": [0]})
+    assert second.part("one", stopped) == done == {"pair": [1, 2.5]}
+    assert second.part("two", lambda: {"x": 2}, "x is {x}") == {"x": 2}
+    assert lines[0].startswith("1 parts are done already")
+    assert lines[1:] == ["two: x is 2"]
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"settings": {"seeds": [1]}, "parts": {"one": {"x": 1}}}'])
+def test_a_record_of_other_settings_or_a_broken_one_is_not_used(tmp_path, text):
+    (tmp_path / "unfinished.json").write_text(text)
+    lines = []
+    assert Log(lines.append, tmp_path, {"seeds": [0]}).part("one", lambda: {"x": 2}) == {"x": 2}
+    assert "beginning anew" in lines[0]
+
+
+def test_a_page_shows_tables_and_keeps_times_apart(tmp_path):
+    table = finding.Table("Numbers.", ("a", "b"), (("1", "2"), ("3", "4")))
+    found = finding.Finding("Title", "Claim.", (), {"x": 1}, (), tables=(table,), times={"seconds": 2.0})
+    text = finding.write(found, tmp_path, command="nothing").read_text()
+    assert "| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |\n\n*Numbers.*" in text
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"x": 1}
+    assert json.loads((tmp_path / "times.json").read_text()) == {"seconds": 2.0}

@@ -1,8 +1,9 @@
 """Questions about a model and its posteriors that learning does not need answered.
 
 How far is what an encoder says from what could be known, in nats? The answer is a difference of two bounds at the same
-parameters, so it does not depend on how the parameters were found. And how noisy are gradients that others take from
-samples, where ours are exact?
+parameters, so it does not depend on how the parameters were found. How good is a dictionary that somebody else has
+found? It gets the scales and the noise that suit it best, and then has a bound like any other. And how noisy are
+gradients that others take from samples, where ours are exact?
 """
 
 from collections.abc import Callable
@@ -13,9 +14,14 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver
+from sparsentropy.learning import em
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import elbo_rows, sampled_elbo
+from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo, sampled_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
+
+MOST_REFITS, ENOUGH = 60, 1e-3  # and nats per data point gained by one, below which there is no other
+FIRST_ITERATIONS, ITERATIONS, HELD_OUT_ITERATIONS = 60, 15, 300  # of the E-step
+REFIT_ROWS = 8192  # of the data at most: two unknowns for each atom ask for no more
 
 
 @final
@@ -89,6 +95,92 @@ def amortization_gap(
     bounds = elbo_rows(x, best.posterior, p)
     gaps = bounds - elbo_rows(x, _in_float64(posterior), p)
     return AmortizationGap(gaps, float(bounds.mean()), best.cost.converged)
+
+
+@final
+@dataclass(frozen=True)
+class Refit:
+    """A dictionary with the scales and the noise that suit it best.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    lower_bound : float
+        Of the data they were fitted to, nats per data point.
+    count : int
+        E-steps that were made.
+    """
+
+    parameters: Parameters
+    lower_bound: float
+    count: int
+
+
+def refit(x: Tensor, dictionary: Tensor, solver: AbstractSolver) -> Refit:
+    """Fit λ and σ² to data for atoms that somebody else has found.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, d)
+        No more than the first 8,192 are used.
+    dictionary : Tensor, shape (d, h)
+        Atoms of any length; they are brought to unit length and left as they are.
+    solver : AbstractSolver
+
+    Returns
+    -------
+    Refit
+        Ends when λ and σ² of all posteriors gain less than 0.001 nats per data point.
+
+    Examples
+    --------
+    >>> from sparsentropy.inference import FullSolver
+    >>> truth = Parameters(torch.eye(3)[:, :2], torch.ones(2), torch.tensor(0.01))
+    >>> found = refit(truth.sample(1000, 0)[0], 5 * truth.dictionary, FullSolver())
+    >>> round(float(found.parameters.noise_variance) ** 0.5, 1)
+    0.1
+    """
+    x = x[:REFIT_ROWS]
+    dictionary = dictionary / dictionary.norm(dim=0).clamp(min=torch.finfo(x.dtype).tiny)
+    unit = float(x.square().mean().sqrt())
+    model = Parameters(dictionary, x.new_full((dictionary.shape[1],), unit), x.new_tensor(0.1 * unit**2))
+    posterior, bound, count, gain = None, -float("inf"), 0, float("inf")
+    while count < MOST_REFITS and gain > ENOUGH:
+        model = em.floored(model, unit)
+        iterations = FIRST_ITERATIONS if posterior is None else ITERATIONS
+        posterior = solver(x, model, posterior, max_iter=iterations, tol=0.0).posterior
+        statistics = Statistics.of(x, posterior, model)
+        model = replace(statistics.fit(model), dictionary=dictionary)
+        before, bound = bound, float(entropy_elbo(statistics, model))
+        count, gain = count + 1, bound - before
+    return Refit(em.floored(model, unit), bound, count)
+
+
+def held_out_bound(x: Tensor, parameters: Parameters, solver: AbstractSolver) -> float:
+    """Mean bound of new data, which is a true lower bound of their log likelihood.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, d)
+    parameters : Parameters
+        Learned from other data.
+    solver : AbstractSolver
+        Makes 300 iterations: to certify all data under a dictionary with atoms that are hard to tell apart takes hours.
+
+    Returns
+    -------
+    float
+        Nats per data point.
+
+    Examples
+    --------
+    >>> from sparsentropy.inference import FullSolver
+    >>> truth = Parameters(torch.eye(2), torch.ones(2), torch.tensor(0.01))
+    >>> round(held_out_bound(truth.sample(1000, 0)[0], truth, FullSolver()), 1)
+    -3.4
+    """
+    posterior = solver(x, parameters, max_iter=HELD_OUT_ITERATIONS, tol=0.0).posterior
+    return float(elbo_rows(x, posterior, parameters).double().mean())
 
 
 def gradient_noise(

@@ -8,15 +8,17 @@ page that says what is seen. None of it is used by the rest of the library.
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sparsentropy.experiments.finding import Finding, write
+from sparsentropy.experiments.log import Log
 
 NAMES = ("theorem",)
 
-__all__ = ["NAMES", "Finding", "reproduce", "settings"]
+__all__ = ["NAMES", "Finding", "Log", "reproduce", "settings"]
 
 
 def settings(name: str, *, quick: bool) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def settings(name: str, *, quick: bool) -> dict[str, Any]:
 
 
 def reproduce(name: str, folder: Path, *, quick: bool, tell: Callable[[str], object] = print) -> Path:
-    """Run an experiment and write what it found.
+    """Run an experiment and write what it found; go on where it was stopped, if it was.
 
     Parameters
     ----------
@@ -70,5 +72,8 @@ def reproduce(name: str, folder: Path, *, quick: bool, tell: Callable[[str], obj
         If the folder cannot be written.
     """
     numbers = settings(name, quick=quick)
-    finding: Finding = import_module(f"sparsentropy.experiments.{name}").run(numbers, tell)
-    return write(finding, folder, command=f"sparsentropy reproduce {name}{' --quick' if quick else ''}")
+    log = Log(tell, folder, {"name": name, "version": version("sparsentropy"), **numbers})
+    finding: Finding = import_module(f"sparsentropy.experiments.{name}").run(numbers, log)
+    page = write(finding, folder, command=f"sparsentropy reproduce {name}{' --quick' if quick else ''}")
+    log.close()
+    return page

@@ -1,12 +1,13 @@
 """What an experiment has found, and the folder it becomes.
 
-A finding is a title, sentences, metrics and pictures. In the folder the metrics are a JSON file, every picture is an
-SVG file, and a page in Markdown holds all of it together. Files appear whole or not at all.
+A finding is a title, sentences, metrics, tables and pictures. In the folder the metrics are a JSON file, every picture
+is an SVG file, and a page in Markdown holds all of it together. What was timed stands apart from the metrics, since it
+is another number on another machine. Files appear whole or not at all.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -27,11 +28,33 @@ class Picture:
     caption : str
     draw : callable
         Draws on axes of matplotlib.
+    width, height : float
+        Inches.
     """
 
     name: str
     caption: str
     draw: Callable[[Any], object]
+    width: float = 4.8
+    height: float = 3.2
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """Something to read.
+
+    Parameters
+    ----------
+    caption : str
+    columns : tuple of str
+    rows : tuple of tuples of str
+        As wide as there are columns.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @final
@@ -47,8 +70,11 @@ class Finding:
     seen : tuple of str
         Sentences about what is seen, with numbers.
     metrics : mapping
-        By name, numbers or lists of numbers.
+        By name, numbers or lists of numbers; the same on every machine.
     pictures : tuple of Picture
+    tables : tuple of Table
+    times : mapping
+        Like `metrics`, in seconds, rows per second and so on: of this machine.
     """
 
     title: str
@@ -56,6 +82,8 @@ class Finding:
     seen: tuple[str, ...]
     metrics: Metrics
     pictures: tuple[Picture, ...]
+    tables: tuple[Table, ...] = ()
+    times: Metrics = field(default_factory=dict)
 
 
 def write(finding: Finding, folder: Path, *, command: str) -> Path:
@@ -76,8 +104,13 @@ def write(finding: Finding, folder: Path, *, command: str) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for picture in finding.pictures:
-        _put(folder / f"{picture.name}.svg", plotting.to_svg(picture.draw, width=4.8, height=3.2) + "\n")
+        _put(
+            folder / f"{picture.name}.svg",
+            plotting.to_svg(picture.draw, width=picture.width, height=picture.height) + "\n",
+        )
     _put(folder / "metrics.json", json.dumps(dict(finding.metrics), indent=2) + "\n")
+    if finding.times:
+        _put(folder / "times.json", json.dumps(dict(finding.times), indent=2) + "\n")
     page = folder / "index.md"
     _put(page, _page(finding, command))
     return page
@@ -89,7 +122,12 @@ def _put(path: Path, text: str) -> None:
 
 
 def _page(finding: Finding, command: str) -> str:
-    pictures = "\n\n".join(f"![{p.caption}]({p.name}.svg)\n\n*{p.caption}*" for p in finding.pictures)
+    pictures = [f"![{p.caption}]({p.name}.svg)\n\n*{p.caption}*" for p in finding.pictures]
     seen = "\n\n".join(finding.seen)
-    text = (f"# {finding.title}", f"**The claim.** {finding.claim}", f"**What is seen.** {seen}", pictures)
-    return "\n\n".join((*text, f"`{command}`")) + "\n"
+    text = (f"# {finding.title}", f"**The claim.** {finding.claim}", f"**What is seen.** {seen}")
+    return "\n\n".join((*text, *map(_in_markdown, finding.tables), *pictures, f"`{command}`")) + "\n"
+
+
+def _in_markdown(table: Table) -> str:
+    rows = (table.columns, ("---",) * len(table.columns), *table.rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n*{table.caption}*"

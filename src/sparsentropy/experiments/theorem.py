@@ -13,6 +13,7 @@ import torch
 
 from sparsentropy import datasets, plotting
 from sparsentropy.experiments.finding import Finding, Picture
+from sparsentropy.experiments.log import Log
 from sparsentropy.inference import DiagonalSolver
 from sparsentropy.learning import baselines, random_starts
 from sparsentropy.posteriors import Diagonal
@@ -20,15 +21,16 @@ from sparsentropy.posteriors import Diagonal
 SHOWN = 200  # steps in a picture, spread evenly over the logarithm
 
 
-def run(settings: dict[str, Any], tell: Callable[[str], object]) -> Finding:
+def run(settings: dict[str, Any], log: Log) -> Finding:
     """Run the experiment with these numbers (`theorem.toml`)."""
     metrics: dict[str, float | int | list[float]] = {}
     seen, pictures = [], []
     for name, load in (("bars", _bars), ("patches", _patches)):
-        own, curves = settings[name], []
-        for seed in settings["seeds"]:
-            curves.append(_learned(load(own, seed), own, seed))
-            tell(f"{name}, seed {seed}: gap {curves[-1][-1, 1] - curves[-1][-1, 0]:.2g} nats")
+        own = settings[name]
+        curves = [
+            np.array(log.part(f"{name}, seed {seed}", partial(_part, load, own, seed), "gap {gap:.2g} nats")["curve"])
+            for seed in settings["seeds"]
+        ]
         gaps = [curve[:, 1] - curve[:, 0] for curve in curves]
         metrics[f"{name}.bound"] = [float(curve[-1, 0]) for curve in curves]
         metrics[f"{name}.gap_first"] = [float(gap[0]) for gap in gaps]
@@ -58,6 +60,11 @@ def _patches(settings: dict[str, Any], seed: int) -> torch.Tensor:
     images = datasets.whiten_images(datasets.load_photographs())
     rows = datasets.extract_patches(images, size=settings["size"], n=settings["rows"], seed=seed)
     return torch.from_numpy(rows).double() / float(rows.std())
+
+
+def _part(load: Callable[..., torch.Tensor], settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    curve = _learned(load(settings, seed), settings, seed)
+    return {"curve": curve.tolist(), "gap": curve[-1, 1] - curve[-1, 0]}
 
 
 def _learned(x: torch.Tensor, settings: dict[str, Any], seed: int) -> np.ndarray:
