@@ -43,9 +43,10 @@ changed, the same solver is also called as `Lasso` with the first of the toleran
 to {GAP:g}. sparsentropy works in float32. "To a mean gap": the fewest iterations that reach it, found beforehand;
 with none a single proximal map is left.
 "Certified": the default call, which finds out for every row when to stop. *Of the product rate*: arithmetic of its
-matrix products per second of the whole call, over that of a product of two 1024 × 1024 matrices. All rows that were
-learned from, the gap on {GAP_ROWS:,} of them; {GAP_ROWS:,} where certified, {LASSO_ROWS:,} for the lasso,
-{LARS_ROWS} for least angles, all of which take the same time for any row. Best of {REPEATS} repeats.
+matrix products per second of the whole call, over that of a product of two 1024 × 1024 matrices, both measured in
+turn; the median of {REPEATS} pairs. All rows that were learned from, the gap on {GAP_ROWS:,} of them; {GAP_ROWS:,}
+where certified, {LASSO_ROWS:,} for the lasso, {LARS_ROWS} for least angles, all of which take the same time for any
+row. Rows/s: the best of {REPEATS} repeats.
 *MiB*: growth of the process during the first call, its result included."""
 
 
@@ -58,13 +59,16 @@ def in_place(_: torch.Size, left: torch.Size, right: torch.Size, **__: object) -
     return 2 * left[0] * left[1] * right[1]
 
 
-def best_seconds(work: Callable[[], object], repeats: int) -> float:
-    times = []
+def timed(work: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Seconds of the fastest call, and the median over calls of seconds times the rate of products just before."""
+    times, products = [], []
     for _ in range(repeats):
+        rate = product_rate(repeats=3) * 1e9
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    return min(times)
+        products.append(times[-1] * rate)
+    return min(times), float(np.median(products))
 
 
 def dictionary(data: Data, index: int, quick: bool) -> tuple[np.ndarray, np.ndarray, float]:
@@ -97,7 +101,7 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
 
 
 def compare(table: Table, index: int, *, quick: bool) -> None:
-    workload, rate = WORKLOADS[index], product_rate() * 1e9
+    workload = WORKLOADS[index]
     W, scale, noise = measured(load, dictionary, index, quick).value
     x = torch.from_numpy(workload.data(quick=quick)[0])
     sample = x[:GAP_ROWS]
@@ -110,14 +114,14 @@ def compare(table: Table, index: int, *, quick: bool) -> None:
         with Memory() as memory:
             result = work()
         gap = gap_of(result)
-        seconds = best_seconds(work, repeats)
+        seconds, possible = timed(work, repeats)
         rates.append(n / seconds)
         ratios = [f"{rates[-1] / rate:.1f}" for rate in rates[:2]]
         share = "–"
         if "Diagonal" in name:
             with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
                 work()
-            share = f"{counter.get_total_flops() / seconds / rate:.0%}"
+            share = f"{counter.get_total_flops() / possible:.0%}"
         ratios += ["–"] * (2 - len(ratios))
         cells = (
             f"{rates[-1]:,.0f}",

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
-    {"schedules", "metrics", "datasets", "folded_normal", "precision"},
+    {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision"},
     {"priors", "likelihoods", "posteriors"},
     {"model"},
     {"objectives"},

@@ -47,6 +47,10 @@ DRAWINGS = {
     "profiles": lambda ax: plotting.profiles(ATOMS, ATOMS, ax),
     "profiles constant": lambda ax: plotting.profiles(np.ones((2, 3)), np.ones((2, 3)), ax),
     "atom_profile": lambda ax: plotting.atom_profile(ATOMS, ax),
+    "several": lambda ax: plotting.several({"a": ([1, 2], [3, 4]), "b": ([1], [2])}, ax, xlabel="x", ylabel="y"),
+    "several log": lambda ax: plotting.several({"a": ([1, 2], [3, 4e5])}, ax, xlabel="x", ylabel="y", log=True),
+    "clouds": lambda ax: plotting.clouds({"a": ([1, 2], [3, 4])}, ax, xlabel="x", ylabel="y"),
+    "by_row": lambda ax: plotting.by_row({"a": [1, 2], "b": [3]}, ax, xlabel="x"),
     "atom_profile zero": lambda ax: plotting.atom_profile(0 * ATOMS, ax),
 }
 
@@ -174,3 +178,37 @@ BAD = {
 def test_bad_input_is_one_line_that_says_what_was_got(draw, ax):
     with pytest.raises(ValueError, match=r"^[^\n]*must[^\n]*; got [^\n]*$"):
         draw(ax)
+
+
+def test_curves_that_are_compared_have_colours_of_their_own_and_are_named_in_them(ax):
+    curves = {name: ([1, 2], [k, k + 1]) for k, name in enumerate("abcd")}
+    plotting.several(curves, ax, xlabel="sweep", ylabel="nats")
+    assert len({line.get_color() for line in ax.lines}) == 4
+    named = {text.get_text(): text.get_color() for text in ax.texts}
+    assert named == {name: line.get_color() for name, line in zip("abcd", ax.lines, strict=True)}
+
+
+def test_rows_stand_from_top_to_bottom_with_their_mean(ax):
+    plotting.by_row({"first": [1.0, 3.0], "second": [5.0]}, ax, xlabel="nats")
+    assert ax.get_ylim() == (1.5, -0.5)
+    large = [line for line in ax.lines if line.get_marker() == "o" and line.get_markersize() == 6]
+    assert [line.get_xdata()[0] for line in large] == [2.0, 5.0]
+
+
+@pytest.mark.parametrize("draw", [plotting.several, plotting.clouds])
+@pytest.mark.parametrize(
+    ("series", "message"),
+    [
+        ({}, "one to four entries"),
+        ({name: ([1], [1]) for name in "abcde"}, "one to four entries.*got 5"),
+        ({"a": ([1, 2], [1])}, "a has 2 places and 1 values"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(draw, series, message, ax):
+    with pytest.raises(ValueError, match=message):
+        draw(series, ax, xlabel="x", ylabel="y")
+
+
+def test_no_rows_are_refused(ax):
+    with pytest.raises(ValueError, match="at least one row"):
+        plotting.by_row({}, ax, xlabel="x")

@@ -6,6 +6,7 @@ functions work on a server, in a notebook and inside a figure of your own. `to_s
 can stand in a web page. No other part of the package imports matplotlib.
 """
 
+from .comparisons import by_row, clouds, several
 from .curves import by_step, lower_bound, noise, prior_scales, sparsity
 from .pictures import atom_profile, dictionary, examples, profiles
 from .style import ACCENT, INK, MUTED, to_svg
@@ -15,13 +16,16 @@ __all__ = [
     "INK",
     "MUTED",
     "atom_profile",
+    "by_row",
     "by_step",
+    "clouds",
     "dictionary",
     "examples",
     "lower_bound",
     "noise",
     "prior_scales",
     "profiles",
+    "several",
     "sparsity",
     "to_svg",
 ]
