@@ -649,3 +649,30 @@ def test_learning_leaves_a_saddle(solver):
     generator = torch.Generator().manual_seed(0)
     *_, last = learn(x, [saddle], solver, max_iter=60, tol=1e-3, batch_size=1000, generator=generator)
     assert dictionary_match(last.parameters.dictionary.T.numpy(), truth.dictionary.T.numpy()).cosines.min() > 0.99
+
+
+def test_a_few_directions_among_many_atoms_are_learned_after_independent_codes():
+    """Never below what independent codes lead to, and the bound does not fall where one kind follows the other."""
+    x = model(6, 9, seed=3).sample(600, 0)[0]
+    independent = sweeps(x, 9, DiagonalSolver(), max_iter=20, tol=1e-3)
+    joint = sweeps(x, 9, LowRankSolver(2), max_iter=40, tol=1e-3)
+    bounds = np.array([sweep.lower_bound for sweep in joint])
+    assert (np.diff(bounds) > -1e-9).all()
+    assert bounds[-1] > independent[-1].lower_bound + 0.01
+    assert len(joint) <= 40
+    assert [sweep.converged for sweep in joint].count(True) <= 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_short_learning_ends_with_the_posteriors_that_were_asked_for(most):
+    x = model(10, 16, seed=3).sample(500, 0)[0]
+    last = sweeps(x, 16, LowRankSolver(2), max_iter=most)[-1]
+    independent = DiagonalSolver()(x, last.parameters).posterior
+    assert last.lower_bound > elbo_rows(x, independent, last.parameters).mean()
+
+
+def test_as_many_directions_as_atoms_are_learned_at_once():
+    """The dictionary of bars under independent codes is another one."""
+    assert LowRankSolver(8).forerunner(10) is None
+    assert LowRankSolver(8).forerunner(100) == DiagonalSolver()
+    assert FullSolver().forerunner(100) is None

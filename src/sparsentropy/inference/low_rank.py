@@ -46,6 +46,7 @@ LARGEST_LOG_STEP = 1.5  # of log v
 BACKTRACKS, BACKTRACKS_OF_ALL = 10, 3  # where only some data points do them, and where all must
 SUFFICIENT = 1e-4  # part of the expected gain that an accepted step has to make (Armijo)
 LOOK_EVERY = 10  # iterations between two looks at what was gained
+FEW = 4  # times as many atoms as directions, from which on posteriors count as nearly independent
 # v may be this small in units of 1/(P_hh + 1/λ²): its optimum can be 0, where V takes all of a code's variance
 SMALLEST_DIAGONAL = 1e-7
 
@@ -104,6 +105,13 @@ class LowRankSolver(AbstractSolver):
         posterior = problem.posterior(codes, x.dtype)
         gradient = largest_gradient(x, posterior, parameters) if tol > 0 else float("nan")
         return Solution(posterior, replace(cost, largest_gradient=gradient))
+
+    def forerunner(self, h: int) -> AbstractSolver | None:
+        """Independent posteriors, where few directions among many make little difference to the dictionary.
+
+        With as many directions as atoms they would not do: bars have another dictionary then (theory, section 6).
+        """
+        return DiagonalSolver() if FEW * self.rank <= h else None
 
 
 def _rows_at_once(parameters: Parameters, rank: int) -> int:

@@ -101,6 +101,14 @@ class AbstractSolver(ABC):
         """The solver with these parameters: what depends on them alone is prepared once for many calls."""
         return functools.partial(self, parameters=parameters)
 
+    def forerunner(self, h: int) -> "AbstractSolver | None":
+        """A faster solver of simpler posteriors, learning with which ends near where learning with this one does.
+
+        None if there is none for h atoms.
+        """
+        del h
+        return None
+
 
 class Inference(Protocol):
     """A solver whose parameters are given; otherwise called as `AbstractSolver` is."""
