@@ -73,7 +73,9 @@ def _learned(settings: dict[str, Any], own: dict[str, Any], method: str, anneali
         max_iter=own["max_iter"],
         tol=settings["tol"],
         random_state=seed,
-        callback=lambda p: curve.append((p.seconds, p.lower_bound)) if p.rows == len(train) else None,
+        callback=lambda p: (
+            curve.append((round(p.seconds, 2), round(p.lower_bound, 4))) if p.rows == len(train) else None
+        ),
         **METHODS[method],
     )
     began = time.perf_counter()
@@ -96,7 +98,12 @@ def _learned(settings: dict[str, Any], own: dict[str, Any], method: str, anneali
         "warnings": sum(not issubclass(one.category, ConvergenceWarning) for one in told),
         "seconds": seconds,
         "curve": curve,
-        **_fields(model, settings["size"], own["fitted"], shown=seed == settings["seeds"][0]),
+        **_fields(
+            model,
+            settings["size"],
+            own["fitted"],
+            shown=seed == settings["seeds"][0] and (method, annealing) in patches_shown.with_atoms(own, settings),
+        ),
     }
 
 

@@ -42,6 +42,12 @@ def finding(runs: Runs, settings: Mapping[str, Any]) -> Finding:
     )
 
 
+def with_atoms(own: Mapping[str, Any], settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Methods and schedules whose atoms are shown."""
+    first = [(own["methods"][0], annealing) for annealing in settings["annealing"][:2]]
+    return [*first, *((("full", "none"),) if "full" in own["methods"] else ())]
+
+
 def _values(each: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
     return np.array([one[name] for one in each], dtype=float)
 
@@ -152,11 +158,7 @@ def _pictures(runs: Runs, group: str, settings: Mapping[str, Any]) -> list[Pictu
             partial(plotting.clouds, _windows(runs, group, own["methods"]), xlabel="σ f across", ylabel="σ f along"),
         ),
     ]
-    return (
-        pictures
-        + [_atoms(runs, group, method, annealing, settings) for annealing in settings["annealing"][:2]]
-        + ([_atoms(runs, group, "full", "none", settings)] if "full" in own["methods"] else [])
-    )
+    return pictures + [_atoms(runs, (group, *key), settings) for key in with_atoms(own, settings)]
 
 
 def _curve(one: dict[str, Any]) -> tuple[list[float], list[float]]:
@@ -183,13 +185,13 @@ def _windows(runs: Runs, group: str, methods: list[str]) -> dict[str, tuple[list
     return found or {"none": ([0.0], [0.0])}
 
 
-def _atoms(runs: Runs, group: str, method: str, annealing: str, settings: Mapping[str, Any]) -> Picture:
+def _atoms(runs: Runs, key: tuple[str, str, str], settings: Mapping[str, Any]) -> Picture:
     size = settings["size"]
-    levels = np.frombuffer(base64.b64decode(runs[group, method, annealing][0]["atoms"]), dtype=np.int8)
+    levels = np.frombuffer(base64.b64decode(runs[key][0]["atoms"]), dtype=np.int8)
     atoms = levels.reshape(-1, size**2).astype(float)
     return Picture(
-        f"{group}-{method}-{annealing}-atoms".replace(" ", "-"),
-        f"{group}, {method}, annealing {annealing}: the atoms with the {len(atoms)} largest scales, in that order.",
+        f"{'-'.join(key)}-atoms".replace(" ", "-"),
+        f"{key[0]}, {key[1]}, annealing {key[2]}: the atoms with the {len(atoms)} largest scales, in that order.",
         partial(plotting.dictionary, atoms, patch_shape=(size, size)),
         6.4,
         4.2,
