@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up everything they need in .venv; nothing else is touched.
+# `make demo`, `make test` and `make docs` set up everything they need in .venv; nothing else is touched.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= auto
 TORCH_CPU ?= torch==2.13.0+cpu
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sparsentropy demo --out demo-run
@@ -30,8 +30,17 @@ bench: $(VENV)/.installed
 	$(PIP) install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py
 
+# A warning ends the build: a page nobody can reach, a reference to nothing, an example that fails.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 clean:
-	rm -rf $(VENV) demo-run
+	rm -rf $(VENV) demo-run docs/_build docs/_generated docs/gallery docs/api/generated
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.installed
+	$(PIP) install --quiet --editable '.[docs]'
+	@touch $@
 
 $(VENV)/.torch: | $(VENV)/bin/python
 ifeq ($(TORCH),auto)

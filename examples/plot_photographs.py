@@ -1,39 +1,38 @@
-"""Patches of two photographs teach edges, and the noise level is found along the way.
+"""
+Photographs teach edges, and the noise level is found along the way
+===================================================================
 
-Noise of known size is added to whitened patches. Nobody tells the model how large it is.
-
-    python examples/plot_photographs.py [photographs.png]
+Noise of known size is added to whitened patches of two photographs. Nobody tells the model how large it is.
 """
 
-import sys
-
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sparsentropy import SparseCoding, datasets
+from sparsentropy import SparseCoding, datasets, plotting
 
 NOISE = 0.1
 
+patches = datasets.natural_patches(12_000, size=8)
+patches += NOISE * np.random.default_rng(0).normal(size=patches.shape).astype(
+    np.float32
+)
+model = SparseCoding(48, max_iter=60, tol=1e-2, random_state=0).fit(patches)
+found = model.noise_variance_**0.5
+print(f"noise added {NOISE}, noise found {found:.3f}, {model.n_iter_} sweeps")
 
-def main(file: str) -> None:
-    """Learn, print the noise that was found, and draw the atoms with the largest prior scales."""
-    patches = datasets.natural_patches(12_000, size=8)
-    patches += NOISE * np.random.default_rng(0).normal(size=patches.shape).astype(np.float32)
-    model = SparseCoding(48, max_iter=60, tol=1e-2, random_state=0).fit(patches)
-    found = model.noise_variance_**0.5
-    print(f"noise added {NOISE}, noise found {found:.3f}, {model.n_iter_} sweeps")
-    figure, axes = plt.subplots(4, 12, figsize=(9, 3.4), layout="constrained")
-    figure.suptitle(f"noise: added {NOISE}, found {found:.3f}")
-    for axis, atom in zip(axes.flat, np.argsort(-model.prior_scale_), strict=True):
-        image = model.components_[atom].reshape(8, 8)
-        axis.imshow(image, cmap="gray", vmin=-abs(image).max(), vmax=abs(image).max())
-        axis.set(xticks=[], yticks=[])
-    figure.savefig(file, dpi=120)
-    print(file)
+# %%
+# The estimate begins too high and settles near the noise that was added. It comes with the dictionary: what 48 atoms
+# can explain is not noise, and what they cannot is.
 
-
-if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "photographs.png")
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9, 3.2), width_ratios=(1, 1.4), layout="constrained"
+)
+plotting.noise(model.noise_variances_**0.5, left)
+left.axhline(NOISE, color=plotting.MUTED, linestyle="--", linewidth=1)
+left.set_title("noise, and what was added (dashed)", fontsize=10)
+order = np.argsort(-model.prior_scale_)
+plotting.dictionary(
+    model.components_, right, patch_shape=(8, 8), order=order, columns=12
+)
+right.set_title("atoms, by decreasing scale", fontsize=10)
+plt.show()

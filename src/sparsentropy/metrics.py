@@ -37,7 +37,7 @@ def gini(codes: np.ndarray, axis: int) -> np.ndarray: ...
 def gini(codes: np.ndarray, axis: int | None = None) -> float | np.ndarray:
     r"""Measure sparsity: the Gini coefficient of the magnitudes |codes|.
 
-    With the magnitudes sorted, :math:`c_{(1)} \le \dots \le c_{(N)}`, it is
+    With the magnitudes sorted, :math:`c_{(1)} \le \cdots \le c_{(N)}`, it is
 
     .. math:: G = 1 - 2 \sum_{k=1}^N \frac{c_{(k)}}{\sum_j c_j} \, \frac{N - k + 1/2}{N}.
 
@@ -220,7 +220,7 @@ def psnr(clean: np.ndarray, other: np.ndarray, *, data_range: float) -> float:
 def explained_variance(data: np.ndarray, reconstruction: np.ndarray) -> float:
     r"""Return the share of the data's variance that a reconstruction explains.
 
-    .. math:: 1 - \sum_n |x_n - \hat x_n|^2 \big/ \sum_n |x_n - \bar x|^2
+    .. math:: 1 - \frac{\sum_n |x_n - \hat x_n|^2}{\sum_n |x_n - \bar x|^2}
 
     Parameters
     ----------

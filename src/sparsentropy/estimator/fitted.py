@@ -52,7 +52,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self.infer(X).mean.cpu().numpy()
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
-        """Data that codes stand for, Z @ components_.
+        """Data that codes stand for, `Z @ components_`.
 
         Parameters
         ----------

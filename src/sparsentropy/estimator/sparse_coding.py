@@ -96,11 +96,11 @@ class SparseCoding(AbstractFitted):
         σ², data units squared.
     lower_bound_ : float
         Bound of the training data, nats per data point.
-    lower_bounds_ : ndarray, shape (n_iter_,)
+    lower_bounds_ : ndarray, shape (`n_iter_`,)
         The bound after every sweep over all data, pooled over the data.
-    held_out_bounds_ : ndarray, shape (n_iter_,) or (0,)
+    held_out_bounds_ : ndarray, shape (`n_iter_`,) or (0,)
         Of the rows that were set aside, a true lower bound, after every sweep.
-    noise_variances_ : ndarray, shape (n_iter_,)
+    noise_variances_ : ndarray, shape (`n_iter_`,)
         σ² after every sweep.
     n_iter_ : int
         Sweeps over all data.
