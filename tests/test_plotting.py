@@ -169,6 +169,15 @@ def test_more_features_than_there_is_room_for_keep_their_peaks(ax):
     plotting.profiles(atoms, atoms, Figure().subplots())
 
 
+def test_four_curves_can_be_told_apart_and_long_ones_have_no_dots(ax):
+    few, many = ([1, 2], [1.0, 0.5]), (np.arange(1, 101), np.geomspace(1, 0.1, 100))
+    plotting.against({"a": few, "b": few, "c": many, "d": many}, ax, xlabel="seconds", ylabel="nats")
+    colors = [line.get_color() for line in ax.lines]
+    assert len(set(colors)) == 4
+    assert colors[-1] == plotting.ACCENT
+    assert [line.get_marker() for line in ax.lines] == ["o", "o", "", ""]
+
+
 BAD = {
     "atoms are a matrix": lambda ax: plotting.dictionary(np.ones(4), ax, patch_shape=(2, 2)),
     "patch shape fits": lambda ax: plotting.dictionary(np.ones((2, 5)), ax, patch_shape=(2, 2)),
@@ -178,9 +187,7 @@ BAD = {
     "one scale a column": lambda ax: plotting.sparsity(np.ones((2, 2)), ax, prior_scale=[1.0, 1.0, 1.0]),
     "equal shapes": lambda ax: plotting.examples(np.ones((2, 4)), np.ones((2, 4)), np.ones((1, 4)), (2, 2), ax),
     "one place a value": lambda ax: plotting.against({"a": ([1, 2], [1.0])}, ax, xlabel="x", ylabel="y"),
-    "few curves": lambda ax: plotting.against(
-        dict.fromkeys("abcd", ([1.0], [1.0])), ax, xlabel="x", ylabel="y"
-    ),
+    "few curves": lambda ax: plotting.against(dict.fromkeys("abcde", ([1.0], [1.0])), ax, xlabel="x", ylabel="y"),
     "equal profiles": lambda ax: plotting.profiles(np.ones((2, 4)), np.ones((2, 3)), ax),
 }
 

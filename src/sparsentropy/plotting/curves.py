@@ -11,7 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, INK, MUTED, STEPS, Array, decimal, key, log_axis, matrix, quiet, vector
+from .style import ACCENT, INK, MUTED, SECOND, STEPS, Array, decimal, key, log_axis, matrix, quiet, vector
+
+FEW = 25  # points that a curve shows one by one
+COLORS = {1: (ACCENT,), 2: (INK, ACCENT), 3: (INK, MUTED, ACCENT), 4: (INK, MUTED, SECOND, ACCENT)}
+"""Of so many curves, the last of which is what a picture is about."""
 
 
 def lower_bound(values: ArrayLike, ax: Axes, held_out: ArrayLike | None = None) -> Axes:
@@ -228,6 +232,8 @@ def against(
 ) -> Axes:
     """Draw points joined by lines, each curve against numbers of its own; the vertical axis is logarithmic.
 
+    The points themselves are shown where there are few of them.
+
     Parameters
     ----------
     series : mapping of str to pairs of array_like, each of shape (m,)
@@ -247,7 +253,7 @@ def against(
     Raises
     ------
     ValueError
-        If the two parts of a curve do not have the same length, or there are more than three curves.
+        If the two parts of a curve do not have the same length, or there are more than four curves.
 
     Examples
     --------
@@ -257,15 +263,15 @@ def against(
     >>> ax.get_xscale(), ax.get_yscale()
     ('linear', 'log')
     """
-    if len(series) > 3:
-        raise ValueError(f"series must hold at most three curves, which can be told apart; got {len(series)}")
-    colors = (INK, MUTED, ACCENT)[-len(series) :] if len(series) != 2 else (INK, ACCENT)
+    if not 1 <= len(series) <= len(COLORS):
+        raise ValueError(f"series must hold one to four curves, which can be told apart; got {len(series)}")
+    colors = COLORS[len(series)]
     heights = []
     for (name, (where, values)), color in zip(series.items(), colors, strict=True):
         x, y = vector(where, name), vector(values, name)
         if len(x) != len(y):
             raise ValueError(f"{name} must have as many places as values; got {len(x)} and {len(y)}")
-        ax.plot(x, y, color=color, linewidth=1.5, marker="o", markersize=4, markeredgewidth=0)
+        ax.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) <= FEW else "", markersize=4, markeredgewidth=0)
         heights.append(y)
     quiet(ax, xlabel, ylabel)
     if log:
