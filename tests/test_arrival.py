@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparsentropy.experiments.arrival import Arrivals, Curve, Factor
+from sparsentropy.experiments.arrival import Arrivals, Curve, Factor, Run, chosen
 
 
 def straight(last, speed=1.0, steps=11):
@@ -65,3 +65,14 @@ def test_there_is_no_factor_to_what_has_not_arrived_itself():
 @pytest.mark.parametrize(("value", "text"), [(0.0512, "0.05"), (1.0, "1.0"), (9.94, "9.9"), (43.2, "43")])
 def test_factors_have_two_digits(value, text):
     assert str(Factor(np.array([value]), np.array([value]))) == text
+
+
+def test_what_is_soonest_and_what_ends_highest_may_be_two_runs():
+    short, low, high = Run(11, 0.3), Run(101, 0.1), Run(101, 0.3)
+    tried = {
+        "a": {short: straight(10), low: straight(15, steps=101), high: straight(20, steps=101)},
+        "b": {short: straight(3), low: straight(8, steps=101), high: straight(float("nan"), steps=101)},
+        "c": {short: straight(2), high: straight(4, steps=101)},
+    }
+    # The bound to be reached is 7: "a" does it within the short run, "b" sets it, and "c" never does
+    assert chosen(tried, "b", 1.0) == {"a": [short, high], "b": [low], "c": [high]}

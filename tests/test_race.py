@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparsentropy.experiments.arrival import Run
 from sparsentropy.experiments.race import Race
 
 
@@ -25,7 +26,11 @@ def race():
         "lines",
         ("sum of entropies", "analytic", "1 sample", "10 samples"),
         "10 samples",
-        {"sum of entropies": [0.1, 0.3]},
+        {
+            "sum of entropies": [Run(50, 0.3), Run(100, 0.1)],
+            **{key: [Run(100, 0.1)] for key in ("analytic", "1 sample")},
+            "10 samples": [Run(50, 0.3), Run(100, 0.1)],
+        },
         {
             "sum of entropies": [[part(10, steps=50), part(20)]] * 2,
             "analytic": [[part(20, speed=2)], [part(15)]],
@@ -41,8 +46,10 @@ def race():
     )
 
 
-def test_the_targets_are_missed_by_the_margin(race):
-    assert race.targets == {"early": [3.5] * 2, "common": [9.5] * 2, "best": [19.5] * 2}
+def test_the_targets_are_half_way_of_few_samples_their_end_and_the_highest_end(race):
+    assert race.targets["early"] == pytest.approx([49 / 99 * 10] * 2)
+    assert race.targets["common"] == [9.5] * 2
+    assert race.targets["best"] == [19.5] * 2
 
 
 def test_times_and_steps_are_those_of_the_quickest_run(race):
@@ -84,8 +91,9 @@ def test_tables_have_a_row_for_every_method(race):
     for table in (ends, *arrivals):
         assert all(len(row) == len(table.columns) for row in table.rows)
     rows = {row[0]: row for row in arrivals[-1].rows}
-    assert rows["10 samples"][2:] == ("–", "–", "> 1.0", "> 5.1")
-    assert rows["analytic"][2] == "98 (1 of 2)"
+    assert rows["10 samples"][1] == "0.3 in 50, 0.1 in 100"
+    assert rows["10 samples"][3:] == ("–", "–", "> 1.0", "> 5.1")
+    assert rows["analytic"][3] == "98 (1 of 2)"
 
 
 def test_pictures_show_how_far_below_the_best_bound_of_all(race):

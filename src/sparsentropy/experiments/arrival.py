@@ -1,7 +1,8 @@
 """When does a curve reach a bound, and by what factor is another one later? Curves are those of learning.
 
 A curve is known at some steps only and is taken to be straight in between, so an arrival is no whole number of steps.
-What has not arrived when its run ends has at least taken as long as the run, and a factor with it is a lower limit.
+What has not arrived when its run ends has at least taken as long as the run, and a factor with it is a lower limit. The
+settings with which a method arrives soonest need not be those with which it gets highest, so it may have both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,15 @@ class Curve:
     def of(cls, part: Mapping[str, Any]) -> "Curve":
         """From lists of these names."""
         return cls(*(np.array(part[name], dtype=float) for name in ("steps", "seconds", "bounds")))
+
+    @property
+    def end(self) -> float:
+        """The last bound; lower than any other if learning has diverged."""
+        return float(self.bounds[-1]) if np.isfinite(self.bounds[-1]) else -float("inf")
+
+    def at(self, step: float) -> float:
+        """The bound after so many steps."""
+        return float(np.interp(step, self.steps, self.bounds))
 
     def reaching(self, target: float) -> tuple[float, float]:
         """Steps and seconds until the bound is first as high as the target; infinite if it never is."""
@@ -144,3 +154,57 @@ class Factor:
             return "–"
         digits = 2 if self.median < 0.995 else 1 if self.median < 9.95 else 0
         return f"{'' if self.known else '> '}{self.median:.{digits}f}"
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """How an objective is climbed.
+
+    Parameters
+    ----------
+    steps : int
+    rate : float
+        Of the first step.
+    """
+
+    steps: int
+    rate: float
+
+
+def chosen(tried: Mapping[str, Mapping[Run, Curve]], common: str, margin: float) -> dict[str, list[Run]]:
+    """The runs of every objective that are worth repeating on other data.
+
+    Parameters
+    ----------
+    tried : mapping of str to mappings of Run to Curve
+        What has been tried, by objective.
+    common : str
+        The objective that sets the bound which others should reach soon.
+    margin : float
+        By which that bound may be missed, nats.
+
+    Returns
+    -------
+    dict of str to lists of Run
+        The run that reaches the bound soonest, where there is one, and at last the one that ends highest, of those with
+        the most steps; one if these are the same.
+
+    Examples
+    --------
+    >>> early, late = (Curve(np.array([1.0, 9.0]), np.array([1.0, 9.0]), np.array([0.0, end])) for end in (8.0, 9.0))
+    >>> chosen({"a": {Run(9, 0.1): early, Run(9, 0.2): late}}, "a", 2.0)
+    {'a': [Run(steps=9, rate=0.2)]}
+    """
+    highest = {}
+    for key, runs in tried.items():
+        longest = max(run.steps for run in runs)
+        highest[key] = max((run for run in runs if run.steps == longest), key=lambda run: runs[run].end)
+    target = tried[common][highest[common]].end - margin
+    both = {}
+    for key, runs in tried.items():
+        arrivals = {run: curve.reaching(target)[0] for run, curve in runs.items()}
+        soonest = min(arrivals, key=arrivals.__getitem__)
+        first = [soonest] if np.isfinite(arrivals[soonest]) and soonest != highest[key] else []
+        both[key] = [*first, highest[key]]
+    return both

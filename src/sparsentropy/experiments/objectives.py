@@ -2,21 +2,20 @@
 
 One gradient method, one start, one posterior family and one measure for all: Adam on means, standard deviations and the
 dictionary climbs the entropy objective, the analytic standard bound (λ held at 1, σ² learned), or that bound estimated
-from samples. Each has the best rate of a few. The library's own learning, probabilistic PCA and MAP codes stand beside.
+from samples. Each has the best rates of a few. Beside them stand the library's own learning, probabilistic PCA and MAP.
 """
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sparsentropy import datasets, diagnostics
+from sparsentropy.experiments.arrival import Curve, Run, chosen
 from sparsentropy.experiments.finding import Finding
 from sparsentropy.experiments.log import Log
 from sparsentropy.experiments.race import Race
@@ -54,35 +53,39 @@ def run(settings: Settings, log: Log) -> Finding:
 def _race(name: str, load: Load, own: Settings, log: Log) -> Race:
     """All that is measured on one kind of data, part by part."""
     objectives = (ENTROPIES, ANALYTIC, *map(_samples, own["samples"]))
-    seeds, rates = own["seeds"], {}
-    climbs: dict[str, list[list[Part]]] = {key: [[] for _ in seeds] for key in objectives}
+    common = _samples(own["common_samples"])
+    tried = {key: _tried(name, load, own, key, log) for key in objectives}
+    runs, seeds = chosen(tried, common, own["margin"]), own["seeds"]
+    climbs: dict[str, list[list[Part]]] = {}
     for key in objectives:
-        for steps in _horizons(own, key):
-            part = log.part(
-                f"{name}, {key}, {steps} steps, rate", partial(_tuned, load, own, key, steps), "{rate:g} is best"
-            )
-            rates.setdefault(key, []).append(part["rate"])
-            for index, seed in enumerate(seeds):
-                compute = partial(_climbed, load, own, key, seed, rate=part["rate"], steps=steps)
-                line = f"{name}, {key}, {steps} steps, seed {seed}"
-                climbs[key][index].append(log.part(line, compute, "{held_out:.2f} nats held out"))
+        climbs[key] = [
+            [
+                log.part(
+                    f"{name}, {key}, {run.steps} steps from rate {run.rate:g}, seed {seed}",
+                    partial(_climbed, load, own, key, seed, run),
+                    "{held_out:.2f} nats held out",
+                )
+                for run in runs[key]
+            ]
+            for seed in seeds
+        ]
 
     def each(method: str, compute: Callable[..., Part]) -> list[Part]:
         said = "{held_out:.2f} nats held out"
         return [log.part(f"{name}, {method}, seed {seed}", partial(compute, seed=seed), said) for seed in seeds]
 
     principal = each(PRINCIPAL, partial(_principal, load, own))
-    maps = {f"MAP, α = {alpha:g}": partial(_map, load, own, alpha=alpha) for alpha in own["alphas"]}
+    maps = {f"MAP, alpha = {alpha:g}": partial(_map, load, own, alpha=alpha) for alpha in own["alphas"]}
     return Race(
         name,
         objectives,
-        _samples(own["common_samples"]),
-        rates,
+        common,
+        runs,
         climbs,
         library=each("library", partial(_learned, load, own)),
         others={PRINCIPAL: principal, **{method: each(method, compute) for method, compute in maps.items()}},
         likelihoods=[part["log_likelihood"] for part in principal],
-        noises=log.part(f"{name}, noise of gradients", partial(_noises, load, own, rates[ENTROPIES][-1])),
+        noises=log.part(f"{name}, noise of gradients", partial(_noises, load, own, runs[ENTROPIES][-1])),
         counts=own["noise_samples"],
         margin=own["margin"],
     )
@@ -133,31 +136,34 @@ def _horizons(own: Settings, objective: str) -> list[int]:
     return own["steps_with_most_samples" if objective == _samples(max(own["samples"])) else "steps"]
 
 
-def _climb(
-    x: Tensor, own: Settings, objective: str, seed: int, *, rate: float, steps: int, every: int
-) -> Iterator[baselines.Step]:
+def _climb(x: Tensor, own: Settings, objective: str, seed: int, run: Run) -> Iterator[baselines.Step]:
     start, q = _begin(x, own, seed)
+    pace = {"rate": run.rate, "steps": run.steps, "falling": True, "every": own["every"]}
     if objective == ENTROPIES:
-        return baselines.by_gradient_on_entropies(x, start, q, rate=rate, steps=steps, falling=True, every=every)
+        return baselines.by_gradient_on_entropies(x, start, q, **pace)
     bounds = {_samples(k): baselines.sampled(k, torch.Generator().manual_seed(seed)) for k in own["samples"]}
-    bound = {ANALYTIC: elbo_rows, **bounds}[objective]
-    return baselines.by_gradient(x, start, q, bound=bound, rate=rate, steps=steps, falling=True, every=every)
+    return baselines.by_gradient(x, start, q, bound={ANALYTIC: elbo_rows, **bounds}[objective], **pace)
 
 
-def _tuned(load: Load, own: Settings, objective: str, steps: int) -> Part:
-    """The rate that has led to the highest bound, on data that are used for nothing else."""
-    x = load(own, own["tuning_rows"], own["tuning_seed"])[0]
-    ends = []
-    for rate in own["rates"]:
-        *_, last = _climb(x, own, objective, own["tuning_seed"], rate=rate, steps=steps, every=steps)
-        ends.append(last.lower_bound if math.isfinite(last.lower_bound) else -1e9)
-    return {"rate": own["rates"][int(np.argmax(ends))], "ends": ends}
+def _tried(name: str, load: Load, own: Settings, objective: str, log: Log) -> dict[Run, Curve]:
+    """All rates and numbers of steps, on data that are used for nothing else."""
+    seed, curves = own["tuning_seed"], {}
+    x = load(own, own["tuning_rows"], seed)[0]
+
+    def compute(run: Run) -> Part:
+        told = [(step.number, step.seconds, step.lower_bound) for step in _climb(x, own, objective, seed, run)]
+        return {**_columns(told), "end": told[-1][-1]}
+
+    for run in (Run(steps, rate) for steps in _horizons(own, objective) for rate in own["rates"]):
+        part = f"{name}, {objective}, {run.steps} steps from rate {run.rate:g}, tried on other data"
+        curves[run] = Curve.of(log.part(part, partial(compute, run), "{end:.2f} nats"))
+    return curves
 
 
-def _climbed(load: Load, own: Settings, objective: str, seed: int, *, rate: float, steps: int) -> Part:
+def _climbed(load: Load, own: Settings, objective: str, seed: int, run: Run) -> Part:
     x, new = load(own, own["rows"], seed)
     told, last = [], None
-    for last in _climb(x, own, objective, seed, rate=rate, steps=steps, every=own["every"]):
+    for last in _climb(x, own, objective, seed, run):
         told.append((last.number, last.seconds, last.lower_bound))
     assert last is not None, "there are steps"
     return {**_columns(told), "held_out": _held_out(new, last.parameters)}
@@ -219,12 +225,12 @@ def _refitted(x: Tensor, new: Tensor, dictionary: Tensor) -> Part:
     return {"bounds": [found.lower_bound], "held_out": _held_out(new, found.parameters)}
 
 
-def _noises(load: Load, own: Settings, rate: float) -> Part:
+def _noises(load: Load, own: Settings, run: Run) -> Part:
     """How noisy gradients are, at points of the way that the entropy objective takes on the first seed."""
     seed = own["seeds"][0]
     x = load(own, own["rows"], seed)[0]
     start, q = _begin(x, own, seed)
-    way = _climb(x, own, ENTROPIES, seed, rate=rate, steps=_horizons(own, ENTROPIES)[-1], every=own["every"])
+    way = _climb(x, own, ENTROPIES, seed, run)
     points = [(q, start), *((step.posterior, step.parameters) for step in way if step.number in own["noise_after"])]
     x, draws = x.double(), own["noise_draws"]
     return {

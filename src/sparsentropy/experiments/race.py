@@ -1,9 +1,9 @@
 """What the objectives have done on one kind of data, as sentences, numbers, tables and pictures.
 
-Three bounds are asked for on every seed. Learning from a few samples ends at two of them, the *early* one with the
-fewest steps and the *common* one with the most. The *best* one is the highest that any objective has led to. All three
-may be missed by a margin. The time to a bound is that of an objective's quickest run, and where no run has reached it,
-the longest one says how long it takes at least.
+Three bounds are asked for on every seed. At the *early* one learning from a few samples is after half of its steps, at
+the *common* one when it ends, and the *best* one is the highest that any objective has led to; the last two may be
+missed by a margin. The time to a bound is that of an objective's quickest run, and where no run has reached it, the
+longest one says how long it takes at least.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Any, final
 import numpy as np
 
 from sparsentropy import plotting
-from sparsentropy.experiments.arrival import Arrivals, Curve
+from sparsentropy.experiments.arrival import Arrivals, Curve, Run
 from sparsentropy.experiments.finding import Metrics, Picture, Table
 
 NEAREST = 0.02  # nats below the best bound: less is not drawn
@@ -36,10 +36,10 @@ class Race:
         Climbed by gradient; the first one is what the others are compared with.
     common : str
         The objective of these that sets the common bound.
-    rates : mapping of str to lists of float
-        Of every objective, for each of its numbers of steps.
+    runs : mapping of str to lists of Run
+        Of every objective; the last one is that to the highest end.
     climbs : mapping of str to lists of lists of parts
-        Of every objective, every seed and every number of steps, the largest last.
+        Of every objective, every seed and every run.
     library : list of parts
         The library's own learning, every seed.
     others : mapping of str to lists of parts
@@ -57,7 +57,7 @@ class Race:
     name: str
     objectives: tuple[str, ...]
     common: str
-    rates: Mapping[str, Sequence[float]]
+    runs: Mapping[str, Sequence[Run]]
     climbs: Mapping[str, Sequence[Sequence[Part]]]
     library: Sequence[Part]
     others: Mapping[str, Sequence[Part]]
@@ -74,7 +74,7 @@ class Race:
 
     @cached_property
     def last(self) -> dict[str, list[Part]]:
-        """The longest run of every method and seed."""
+        """The run to the highest end, of every method and seed."""
         climbed = {key: [own[-1] for own in self.climbs[key]] for key in self.objectives}
         return {**climbed, "library": list(self.library), **{key: list(parts) for key, parts in self.others.items()}}
 
@@ -82,9 +82,9 @@ class Race:
     def targets(self) -> dict[str, list[float]]:
         """By kind and seed, nats per data point."""
         ends = {key: np.array([part["bounds"][-1] for part in self.last[key]]) for key in self.objectives}
-        early = np.array([own[0]["bounds"][-1] for own in self.climbs[self.common]])
-        bounds = {"early": early, "common": ends[self.common], "best": np.max(list(ends.values()), axis=0)}
-        return {kind: list(values - self.margin) for kind, values in bounds.items()}
+        early = [own[-1].at(own[-1].steps[-1] / 2) for own in self.curves[self.common]]
+        common, best = ends[self.common] - self.margin, np.max(list(ends.values()), axis=0) - self.margin
+        return {"early": early, "common": common.tolist(), "best": best.tolist()}
 
     def arrivals(self, kind: str, method: str) -> Arrivals:
         """When a method reaches the early, the common or the best bound."""
@@ -104,8 +104,8 @@ class Race:
                 steps = self.arrivals(kind, method).steps
                 found[f"{method}.reached_{kind}"] = int(np.isfinite(steps).sum())
                 found[f"{method}.steps_to_{kind}"] = [float(value) for value in steps if np.isfinite(value)]
-        for key, rates in self.rates.items():
-            found[f"{key}.rates"] = list(rates)
+        for key, runs in self.runs.items():
+            found[f"{key}.rates"], found[f"{key}.runs"] = [run.rate for run in runs], [run.steps for run in runs]
         for after, sampled, analytic, entropies in self._points():
             found[f"noise_after_{after}.sampled"] = list(sampled)
             found[f"noise_after_{after}.analytic"], found[f"noise_after_{after}.entropies"] = analytic, entropies
@@ -134,11 +134,11 @@ class Race:
         """What is seen."""
         first, place = self.objectives[0], self.name.capitalize()
         early, common, best = (self._compared(kind, self.common) for kind in self.targets)
-        fewest, most = (self.climbs[self.common][0][index]["steps"][-1] for index in (0, -1))
+        most = self.runs[self.common][-1].steps
         return (
             f"{place}, to the bound that learning from {self.common} ends at after {most:,} steps, less "
             f"{self.margin:g} nats: the standard bound from {self.common} takes {common}, compared with the {first}. "
-            f"To where it ends after {fewest:,} steps it takes {early}.",
+            f"To where it is after half of these steps it takes {early}.",
             f"{place}, to the highest bound that any objective led to, less {self.margin:g} nats: from {self.common} "
             f"the standard bound takes {best}, and in analytic form {self._compared('best', 'analytic')}.",
             f"{place}, held out: {self._ends((first, 'analytic', self.common, 'library'))}; "
@@ -188,16 +188,16 @@ class Race:
     def _table_of_ends(self) -> Table:
         rows = []
         for method, parts in self.last.items():
-            steps = f"{parts[0]['steps'][-1]:,}" if method in self.objectives else ""
-            rates = ", ".join(f"{rate:g}" for rate in self.rates.get(method, ()))
+            runs = self.runs.get(method, ())
+            steps, rates = (f"{runs[-1].steps:,}", f"{runs[-1].rate:g}") if runs else ("", "")
             numbers = ([part[key] if key == "held_out" else part[key][-1] for part in parts] for key in _ENDS)
             rows.append((method, rates, steps, *(_spread(list(values)) for values in numbers)))
         rows.append(("Gaussian codes, log likelihood", "", "", "", "", _spread(self.likelihoods)))
         return Table(
             f"{self.name.capitalize()}: where learning ends, mean ± standard deviation over "
-            f"{len(self.library)} seed{'s' * (len(self.library) > 1)}, nats per data point. The rates are those chosen "
-            "for each number of steps; seconds and bounds are those of the most steps.",
-            ("method", "rates", "steps", "seconds", "bound", "held-out bound"),
+            f"{len(self.library)} seed{'s' * (len(self.library) > 1)}, nats per data point. The rate is that of the "
+            "first step; it falls to zero.",
+            ("method", "rate", "steps", "seconds", "bound", "held-out bound"),
             tuple(rows),
         )
 
@@ -206,20 +206,21 @@ class Race:
         for method, curves in self.curves.items():
             own = self.arrivals(kind, method)
             pace = np.median([1e3 * runs[-1].seconds[-1] / runs[-1].steps[-1] for runs in curves])
+            runs = ", ".join(f"{run.rate:g} in {run.steps:,}" for run in self.runs.get(method, ()))
             rows.append((
-                method, f"{pace:.3g}", _arrival(own.steps, "{:.0f}"), _arrival(own.seconds, "{:.2f}"),
+                method, runs, f"{pace:.3g}", _arrival(own.steps, "{:.0f}"), _arrival(own.seconds, "{:.2f}"),
                 str(own.later(first, steps=True)), str(own.later(first)),
             ))  # fmt: skip
-        fewest, most = (self.climbs[self.common][0][index]["steps"][-1] for index in (0, -1))
+        most, less = self.runs[self.common][-1].steps, f"less {self.margin:g} nats"
         target = {
-            "early": f"the bound that learning from {self.common} ends at after {fewest:,} steps",
-            "common": f"the bound that learning from {self.common} ends at after {most:,} steps",
-            "best": "the highest bound that any objective led to",
+            "early": f"the bound at which learning from {self.common} is after half of its {most:,} steps",
+            "common": f"the bound that learning from {self.common} ends at after {most:,} steps, {less}",
+            "best": f"the highest bound that any objective led to, {less}",
         }[kind]
         return Table(
-            f"{self.name.capitalize()}: the way to {target}, less {self.margin:g} nats. Medians over the seeds that "
-            f"reached it; factors are those to the {self.objectives[0]}. A step of the library is a sweep.",
-            ("method", "ms per step", "steps", "seconds", "× steps", "× time"),
+            f"{self.name.capitalize()}: the way to {target}. Medians over the seeds that reached it; "
+            f" factors are those to the {self.objectives[0]}. A step of the library is a sweep.",
+            ("method", "rates in steps", "ms per step", "steps", "seconds", "× steps", "× time"),
             tuple(rows),
         )
 
