@@ -5,8 +5,12 @@ every data point, the dictionary and the noise variance, here by Adam. The prior
 any length, which is the same model in another gauge. The bound is analytic, or it is estimated from samples as
 everybody else does. By Theorem 1 of Velychko et al. (AISTATS 2024) it becomes the sum of three entropies where λ and σ²
 are stationary, and a step says how far it is from there.
+
+The sum of three entropies itself can be climbed in the same way, by the same Adam from the same place, so that what is
+compared is the objective and nothing else.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
@@ -35,11 +39,20 @@ class Step:
         The analytic bound at these parameters, whichever one was climbed; nats per data point.
     entropy_sum : float
         L_H of the same posteriors and dictionary: the bound that it would be with λ and σ² at their optimum.
+    posterior : Diagonal
+        Of all data points, in the gauge of the parameters.
+    number : int
+        Steps made so far.
+    seconds : float
+        Processor time of these steps. What was done to tell of them, such as the two bounds above, is not counted.
     """
 
     parameters: Parameters
     lower_bound: float
     entropy_sum: float
+    posterior: Diagonal
+    number: int
+    seconds: float
 
 
 def sampled(k: int, generator: torch.Generator) -> Bound:
@@ -54,10 +67,54 @@ def sampled(k: int, generator: torch.Generator) -> Bound:
     return lambda x, q, parameters: sampled_elbo(x, q, parameters, k, generator)
 
 
+def entropy_rows(x: Tensor, q: Diagonal, parameters: Parameters) -> Tensor:
+    """The analytic bound at the closed forms of λ and σ², which are held: its mean is L_H, and so is its gradient.
+
+    L_H is the highest value of the standard bound over λ and σ², so how these move with posteriors and dictionary
+    does not change it to first order (the envelope theorem), and no derivative goes through them.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, d)
+        All data points: λ and σ² are those of the whole.
+    q : Diagonal
+    parameters : Parameters
+        Only the dictionary and the kinds of prior and likelihood are used.
+
+    Returns
+    -------
+    Tensor, shape (n,)
+        Nats.
+
+    Examples
+    --------
+    >>> x, q = torch.eye(2), Diagonal(torch.eye(2), 0.01 * torch.ones(2, 2))
+    >>> parameters = Parameters(torch.eye(2), torch.ones(2), torch.tensor(0.01))
+    >>> three = entropy_elbo(Statistics.of(x, q, parameters), parameters)
+    >>> bool(torch.isclose(entropy_rows(x, q, parameters).mean().double(), three))
+    True
+    """
+    p = parameters
+    error = (x - q.mean @ p.dictionary.T).square().sum(1) + q.spread(p.dictionary)
+    statistic = p.prior.statistic(q)
+    prior_scale = p.prior.fit(statistic.detach().mean(0))
+    noise_variance = p.likelihood.fit(error.detach().mean(), p.d)
+    reconstruction = p.likelihood.expected_log_prob(error, noise_variance, p.d)
+    return reconstruction + p.prior.expected_log_prob(statistic, prior_scale) + q.entropy()
+
+
 def by_gradient(
-    x: Tensor, start: Parameters, q: Diagonal, *, bound: Bound = elbo_rows, rate: float = 0.01, steps: int = 1000
+    x: Tensor,
+    start: Parameters,
+    q: Diagonal,
+    *,
+    bound: Bound = elbo_rows,
+    rate: float = 0.01,
+    steps: int = 1000,
+    falling: bool = False,
+    every: int = 1,
 ) -> Iterator[Step]:
-    """Learn everything by Adam on a bound.
+    """Learn everything by Adam on a standard bound.
 
     Parameters
     ----------
@@ -72,11 +129,15 @@ def by_gradient(
     rate : float
         Of Adam, in units of the prior scale for codes and atoms.
     steps : int
+    falling : bool
+        Whether the rate falls evenly to zero over the steps: with a constant one, noisy gradients never come to rest.
+    every : int
+        Steps from one that is told of to the next.
 
     Yields
     ------
     Step
-        After every step.
+        After so many steps, and after the last one.
 
     Examples
     --------
@@ -88,14 +149,71 @@ def by_gradient(
     >>> round(last.entropy_sum - last.lower_bound, 1)
     0.0
     """
-    free = _Free(start, q)
-    optimiser = torch.optim.Adam(free.parameters(), lr=rate)
-    for _ in range(steps):
+    return _climb(x, _Free(start, q), bound, _Pace(rate, steps, falling, every))
+
+
+def by_gradient_on_entropies(
+    x: Tensor,
+    start: Parameters,
+    q: Diagonal,
+    *,
+    rate: float = 0.01,
+    steps: int = 1000,
+    falling: bool = False,
+    every: int = 1,
+) -> Iterator[Step]:
+    """Learn means, standard deviations and the dictionary by Adam on the sum of three entropies.
+
+    λ and σ² are nothing to learn here: they are at their closed forms in every step.
+
+    Parameters
+    ----------
+    x, start, q, rate, steps, falling, every
+        As in `by_gradient`, and so are the units in which Adam moves. Of σ² at the start no use is made.
+
+    Yields
+    ------
+    Step
+        After so many steps, and after the last one; the two bounds of a step are the same.
+
+    Examples
+    --------
+    >>> from sparsentropy.inference import DiagonalSolver
+    >>> truth = Parameters(torch.eye(2), torch.ones(2), torch.tensor(0.01))
+    >>> x = truth.sample(200, 0)[0]
+    >>> q = DiagonalSolver()(x, truth).posterior
+    >>> first, last = by_gradient_on_entropies(x, truth, q, steps=300, every=150)
+    >>> last.lower_bound > first.lower_bound, last.number
+    (True, 300)
+    """
+    return _climb(x, _Free(start, q), entropy_rows, _Pace(rate, steps, falling, every), closed_forms=True)
+
+
+@final
+@dataclass(frozen=True)
+class _Pace:
+    rate: float
+    steps: int
+    falling: bool
+    every: int
+
+    def at(self, number: int) -> float:
+        """The rate of a step, counted from 1."""
+        return self.rate * (1 - (number - 1) / self.steps) if self.falling else self.rate
+
+
+def _climb(x: Tensor, free: "_Free", bound: Bound, pace: _Pace, *, closed_forms: bool = False) -> Iterator[Step]:
+    optimiser = torch.optim.Adam(free.parameters())
+    seconds = 0.0
+    for number in range(1, pace.steps + 1):
+        begin = time.process_time()
+        optimiser.param_groups[0]["lr"] = pace.at(number)
         optimiser.zero_grad()
         (-bound(x, free.posterior(), free.model()).mean()).backward()
         optimiser.step()
-        with torch.no_grad():
-            yield free.step(x)
+        seconds += time.process_time() - begin
+        if number % pace.every == 0 or number == pace.steps:
+            yield free.step(x, number, seconds, closed_forms=closed_forms)
 
 
 @final
@@ -117,8 +235,12 @@ class _Free(nn.Module):
         one = torch.ones_like(self.start.prior_scale)
         return Parameters(self.dictionary, one, self.log_noise.exp(), self.start.prior, self.start.likelihood)
 
-    def step(self, x: Tensor) -> Step:
+    @torch.no_grad()
+    def step(self, x: Tensor, number: int, seconds: float, *, closed_forms: bool) -> Step:
+        """Where it stands, as values of its own."""
         model, q = self.model(), self.posterior()
-        lower_bound = elbo_rows(x, q, model).double().mean().item()
-        entropy_sum = entropy_elbo(Statistics.of(x, q, model), model).item()
-        return Step(model.gauged()[0], lower_bound, entropy_sum)
+        statistics = Statistics.of(x, q, model)
+        entropy_sum = entropy_elbo(statistics, model).item()
+        lower_bound = entropy_sum if closed_forms else elbo_rows(x, q, model).double().mean().item()
+        gauged, length = (statistics.fit(model) if closed_forms else model).gauged()
+        return Step(gauged, lower_bound, entropy_sum, q.scaled(length), number, seconds)

@@ -7,7 +7,7 @@ can stand in a web page. No other part of the package imports matplotlib.
 """
 
 from .comparisons import by_row, clouds, several
-from .curves import by_step, lower_bound, noise, prior_scales, sparsity
+from .curves import against, by_step, lower_bound, noise, prior_scales, sparsity
 from .pictures import atom_profile, dictionary, examples, profiles
 from .style import ACCENT, INK, MUTED, to_svg
 
@@ -15,6 +15,7 @@ __all__ = [
     "ACCENT",
     "INK",
     "MUTED",
+    "against",
     "atom_profile",
     "by_row",
     "by_step",

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 INK = "#24292f"
 MUTED = "#768390"
 ACCENT = "#1f6fb5"
-SECOND = "#c2571a"  # used once, for the negative half of the heat map
+SECOND = "#c2571a"  # for the negative half of the heat map, and where there are four curves
 
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",
