@@ -18,6 +18,7 @@ _NAMESPACES = (
     "datasets",
     "diagnostics",
     "fitting",
+    "gabor",
     "inference",
     "learning",
     "likelihoods",
