@@ -65,6 +65,18 @@ def test_every_data_point_has_a_posterior(n):
         diagnostics.amortization_gap(x[:0] if n == 0 else x, q, p, DiagonalSolver())
 
 
+def test_what_was_solved_before_serves_for_many_answers():
+    p = model()
+    x = p.sample(50, 1)[0]
+    solution = DiagonalSolver()(x, p)
+    for most in (1, 2):
+        early = DiagonalSolver()(x, p, max_iter=most, tol=0.0).posterior
+        anew = diagnostics.amortization_gap(x, early, p, DiagonalSolver())
+        assert diagnostics.amortization_gap(x, early, p, solution).mean == pytest.approx(anew.mean, rel=1e-9)
+    with pytest.raises(ValueError, match="20 data points, but 50 were solved"):
+        diagnostics.amortization_gap(x[:20], early[:20], p, solution)
+
+
 def test_the_noise_of_sampled_gradients_falls_as_one_over_their_number():
     p = model()
     x = p.sample(50, 1)[0]

@@ -47,6 +47,7 @@ DRAWINGS = {
     "profiles": lambda ax: plotting.profiles(ATOMS, ATOMS, ax),
     "profiles constant": lambda ax: plotting.profiles(np.ones((2, 3)), np.ones((2, 3)), ax),
     "atom_profile": lambda ax: plotting.atom_profile(ATOMS, ax),
+    "against": lambda ax: plotting.against({"gap": ([0, 1, 5], [0.1, 0.01, 0.0])}, ax, xlabel="steps", ylabel="nats"),
     "atom_profile zero": lambda ax: plotting.atom_profile(0 * ATOMS, ax),
 }
 
@@ -120,6 +121,16 @@ def test_numbers_beside_logarithmic_axes_are_plain_text(value, text):
     assert plotting.style.decimal(value) == text
 
 
+def test_curves_against_numbers_of_their_own_are_drawn_where_they_belong(ax):
+    slow, fast = ([1.0, 20.0, 300.0], [1.0, 0.1, 0.01]), ([0.5, 2.0], [2.0, 1e-5])
+    plotting.against({"slow": slow, "fast": fast}, ax, xlabel="time (µs)", ylabel="gap (nats)", log=True)
+    assert [line.get_xydata().T.tolist() for line in ax.lines] == [list(slow), list(fast)]
+    assert [line.get_color() for line in ax.lines] == [plotting.INK, plotting.ACCENT]
+    assert texts(ax) == ["slow", "fast"]
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert all("$" not in label.get_text() for label in ax.get_xticklabels())
+
+
 def test_sparsity_of_laplace_codes_follows_the_laplace_density(ax):
     scale = np.array([0.1, 3.0])
     codes = np.random.default_rng(0).laplace(size=(20_000, 2)) * scale
@@ -166,6 +177,10 @@ BAD = {
     "scales are a list": lambda ax: plotting.prior_scales(np.ones((2, 2)), ax),
     "one scale a column": lambda ax: plotting.sparsity(np.ones((2, 2)), ax, prior_scale=[1.0, 1.0, 1.0]),
     "equal shapes": lambda ax: plotting.examples(np.ones((2, 4)), np.ones((2, 4)), np.ones((1, 4)), (2, 2), ax),
+    "one place a value": lambda ax: plotting.against({"a": ([1, 2], [1.0])}, ax, xlabel="x", ylabel="y"),
+    "few curves": lambda ax: plotting.against(
+        dict.fromkeys("abcd", ([1.0], [1.0])), ax, xlabel="x", ylabel="y"
+    ),
     "equal profiles": lambda ax: plotting.profiles(np.ones((2, 4)), np.ones((2, 3)), ax),
 }
 

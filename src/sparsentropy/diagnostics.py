@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sparsentropy.inference import AbstractSolver
+from sparsentropy.inference import AbstractSolver, Solution
 from sparsentropy.learning import em
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo, sampled_elbo
@@ -50,7 +50,12 @@ class AmortizationGap:
 
 
 def amortization_gap(
-    x: Tensor, posterior: AbstractPosterior, parameters: Parameters, solver: AbstractSolver, *, max_iter: int = 1000
+    x: Tensor,
+    posterior: AbstractPosterior,
+    parameters: Parameters,
+    solver: AbstractSolver | Solution,
+    *,
+    max_iter: int = 1000,
 ) -> AmortizationGap:
     """The distance of posteriors from the best of a family, at fixed parameters.
 
@@ -60,8 +65,9 @@ def amortization_gap(
     posterior : AbstractPosterior
         What an encoder says of these data.
     parameters : Parameters
-    solver : AbstractSolver
-        Of the family to compare with, the encoder's own or a richer one.
+    solver : AbstractSolver or Solution
+        Of the family to compare with, the encoder's own or a richer one; or what such a solver has found for these
+        data in float64, where several answers are compared with it.
     max_iter : int
         Of the solver.
 
@@ -91,8 +97,12 @@ def amortization_gap(
     if len(x) == 0 or len(x) != len(posterior):
         raise ValueError(f"amortization_gap: {len(x)} data points and {len(posterior)} posteriors; give one for each.")
     p, x = parameters.to(torch.float64), x.double()
-    best = solver(x, p, max_iter=max_iter)
-    bounds = elbo_rows(x, best.posterior, p)
+    best = solver if isinstance(solver, Solution) else solver(x, p, max_iter=max_iter)
+    if len(best.posterior) != len(x):
+        raise ValueError(
+            f"amortization_gap: {len(x)} data points, but {len(best.posterior)} were solved; give what was solved for these."
+        )
+    bounds = elbo_rows(x, _in_float64(best.posterior), p)
     gaps = bounds - elbo_rows(x, _in_float64(posterior), p)
     return AmortizationGap(gaps, float(bounds.mean()), best.cost.converged)
 

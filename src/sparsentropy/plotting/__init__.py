@@ -6,7 +6,7 @@ functions work on a server, in a notebook and inside a figure of your own. `to_s
 can stand in a web page. No other part of the package imports matplotlib.
 """
 
-from .curves import by_step, lower_bound, noise, prior_scales, sparsity
+from .curves import against, by_step, lower_bound, noise, prior_scales, sparsity
 from .pictures import atom_profile, dictionary, examples, profiles
 from .style import ACCENT, INK, MUTED, to_svg
 
@@ -14,6 +14,7 @@ __all__ = [
     "ACCENT",
     "INK",
     "MUTED",
+    "against",
     "atom_profile",
     "by_step",
     "dictionary",

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, INK, MUTED, STEPS, Array, key, log_axis, matrix, quiet, vector
+from .style import ACCENT, INK, MUTED, STEPS, Array, decimal, key, log_axis, matrix, quiet, vector
 
 
 def lower_bound(values: ArrayLike, ax: Axes, held_out: ArrayLike | None = None) -> Axes:
@@ -220,6 +220,61 @@ def by_step(steps: ArrayLike, series: Mapping[str, ArrayLike], ax: Axes, *, ylab
     if log:
         log_axis(ax, np.concatenate(list(curves.values())))
     key(ax, list(zip(curves, colors, strict=True)), "top" if log else "bottom")
+    return ax
+
+
+def against(
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes, *, xlabel: str, ylabel: str, log: bool = False
+) -> Axes:
+    """Draw points joined by lines, each curve against numbers of its own; the vertical axis is logarithmic.
+
+    Parameters
+    ----------
+    series : mapping of str to pairs of array_like, each of shape (m,)
+        Where, and how much, one pair for each curve; the last one is what it is about.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    xlabel, ylabel : str
+        With the units.
+    log : bool
+        Whether the horizontal axis is logarithmic as well; then all numbers on it must be positive.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same `ax`.
+
+    Raises
+    ------
+    ValueError
+        If the two parts of a curve do not have the same length, or there are more than three curves.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> points = {"gap": ([0, 1, 5], [0.1, 0.01, 0.001])}
+    >>> ax = against(points, Figure().subplots(), xlabel="iterations", ylabel="gap (nats)")
+    >>> ax.get_xscale(), ax.get_yscale()
+    ('linear', 'log')
+    """
+    if len(series) > 3:
+        raise ValueError(f"series must hold at most three curves, which can be told apart; got {len(series)}")
+    colors = (INK, MUTED, ACCENT)[-len(series) :] if len(series) != 2 else (INK, ACCENT)
+    heights = []
+    for (name, (where, values)), color in zip(series.items(), colors, strict=True):
+        x, y = vector(where, name), vector(values, name)
+        if len(x) != len(y):
+            raise ValueError(f"{name} must have as many places as values; got {len(x)} and {len(y)}")
+        ax.plot(x, y, color=color, linewidth=1.5, marker="o", markersize=4, markeredgewidth=0)
+        heights.append(y)
+    quiet(ax, xlabel, ylabel)
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(numticks=8))
+        ax.xaxis.set_major_formatter(FuncFormatter(decimal))
+        ax.xaxis.set_minor_locator(NullLocator())
+    log_axis(ax, np.concatenate(heights))
+    key(ax, list(zip(series, colors, strict=True)), "above")
     return ax
 
 
