@@ -178,9 +178,7 @@ BAD = {
     "one scale a column": lambda ax: plotting.sparsity(np.ones((2, 2)), ax, prior_scale=[1.0, 1.0, 1.0]),
     "equal shapes": lambda ax: plotting.examples(np.ones((2, 4)), np.ones((2, 4)), np.ones((1, 4)), (2, 2), ax),
     "one place a value": lambda ax: plotting.against({"a": ([1, 2], [1.0])}, ax, xlabel="x", ylabel="y"),
-    "few curves": lambda ax: plotting.against(
-        dict.fromkeys("abcd", ([1.0], [1.0])), ax, xlabel="x", ylabel="y"
-    ),
+    "few curves": lambda ax: plotting.against(dict.fromkeys("abcd", ([1.0], [1.0])), ax, xlabel="x", ylabel="y"),
     "equal profiles": lambda ax: plotting.profiles(np.ones((2, 4)), np.ones((2, 3)), ax),
 }
 

@@ -236,7 +236,7 @@ def fit(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, _argument("NAME", "Which experiment: theorem.")],
+    name: Annotated[str, _argument("NAME", "Which experiment: amortization or theorem.")],
     out: Annotated[Path | None, _option("Folder to write.", "--out", "-o", show_default="NAME")] = None,
     quick: Annotated[bool, _option("A small version that takes seconds.", "--quick")] = False,
 ) -> None:

@@ -100,7 +100,7 @@ def amortization_gap(
     best = solver if isinstance(solver, Solution) else solver(x, p, max_iter=max_iter)
     if len(best.posterior) != len(x):
         raise ValueError(
-            f"amortization_gap: {len(x)} data points, but {len(best.posterior)} were solved; give what was solved for these."
+            f"amortization_gap: {len(x)} data points, but {len(best.posterior)} were solved; give the same data."
         )
     bounds = elbo_rows(x, _in_float64(best.posterior), p)
     gaps = bounds - elbo_rows(x, _in_float64(posterior), p)

@@ -260,17 +260,20 @@ def against(
     if len(series) > 3:
         raise ValueError(f"series must hold at most three curves, which can be told apart; got {len(series)}")
     colors = (INK, MUTED, ACCENT)[-len(series) :] if len(series) != 2 else (INK, ACCENT)
-    heights = []
+    widths, heights = [], []
     for (name, (where, values)), color in zip(series.items(), colors, strict=True):
         x, y = vector(where, name), vector(values, name)
         if len(x) != len(y):
             raise ValueError(f"{name} must have as many places as values; got {len(x)} and {len(y)}")
         ax.plot(x, y, color=color, linewidth=1.5, marker="o", markersize=4, markeredgewidth=0)
+        widths.append(x)
         heights.append(y)
     quiet(ax, xlabel, ylabel)
     if log:
+        places = np.concatenate(widths)
+        few = places.max() / places.min() < 100
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(numticks=8))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=8))
         ax.xaxis.set_major_formatter(FuncFormatter(decimal))
         ax.xaxis.set_minor_locator(NullLocator())
     log_axis(ax, np.concatenate(heights))
