@@ -86,7 +86,7 @@ def test_an_unknown_experiment_is_refused(tmp_path):
     result = CliRunner().invoke(cli.app, ["reproduce", "banana", "-o", str(tmp_path / "new")])
     assert result.exit_code != 0
     assert not (tmp_path / "new").exists()
-    with pytest.raises(ValueError, match="no experiment 'banana': choose from .*theorem"):
+    with pytest.raises(ValueError, match=r"no experiment 'banana': choose from .*theorem"):
         experiments.settings("banana", quick=True)
 
 
