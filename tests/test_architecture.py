@@ -21,7 +21,7 @@ LAYERS = [
     {"estimator"},
     {"plotting", "progress", "preparation", "results"},
     {"report", "experiments"},
-    {"runs"},
+    {"runs", "options"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -8,10 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from sparsentropy import runs
 from sparsentropy.cli import app
+from sparsentropy.model import Parameters
 from sparsentropy.runs import FILES
 
 
@@ -126,6 +129,8 @@ def test_fit_says_where_the_report_is_and_what_was_found(files, tmp_path):
     [
         ["--posterior", "full", "--annealing", "beta"],
         ["--posterior", "low-rank", "--rank", 2],
+        ["--inference", "amortized", "--encoder", "unrolled", "--refine", 2],
+        ["--inference", "amortized", "--posterior", "low-rank", "--rank", 2],
         ["--whiten", "zca", "--remove-mean", "--held-out", 0],
         ["--dtype", "float64", "--device", "cpu", "--batch-size", 50, "--n-init", 2],
     ],
@@ -189,6 +194,30 @@ def test_a_model_file_may_be_named_instead_of_its_folder(files, run):
     assert invoke("score", run / "model.safetensors", files / "table.npy").stdout == folder.stdout
 
 
+def test_a_model_with_an_encoder_answers_by_it(files, tmp_path):
+    folder, table = tmp_path / "run", files / "table.npy"
+    options = ["--components", 4, "--max-iter", 3, "--inference", "amortized"]
+    assert invoke("fit", table, "--out", folder, *options).exit_code == 0
+    settings = json.loads((folder / "metrics.json").read_text())["settings"]
+    assert (settings["inference"], settings["encoder"], settings["refine"]) == ("amortized", "unrolled", 0)
+    model, _ = runs.read(folder)
+    rows, unit = np.load(table), model.data_scale_
+    learned = Parameters(
+        torch.from_numpy(model.components_.T),
+        torch.from_numpy(model.prior_scale_ / unit),
+        torch.tensor(model.noise_variance_ / unit**2),
+    )
+    with torch.no_grad():
+        answer = unit * model.encoder_(torch.from_numpy(rows / unit), learned).mean.numpy()
+    assert invoke("encode", folder, table, "-o", tmp_path / "z.npy").exit_code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), answer, rtol=1e-6, atol=1e-7)
+    score = float(invoke("score", folder, table).stdout.split()[0])
+    assert score == pytest.approx(model.score(rows), abs=1e-4)
+    model.set_params(inference="iterative")
+    assert np.abs(model.transform(rows) - answer).max() > 1e-3
+    assert model.score(rows) > score
+
+
 def test_photographs_are_prepared_for_encoding_as_they_were_for_learning(files, photo_run, tmp_path):
     assert "8 atoms learned from 360 patches of 4 × 4 pixels" in (photo_run / "report.html").read_text()
     assert invoke("encode", photo_run, files / "photos", "-o", tmp_path / "z.npy").exit_code == 0
@@ -227,6 +256,10 @@ BAD = {
     "no folder": ("fit {files}/table.npy", "--out"),
     "unknown option": ("fit {files}/table.npy --out {new} --sparsity 3", "--sparsity"),
     "unknown posterior": ("fit {files}/table.npy --out {new} --posterior banana", "low-rank"),
+    "unknown inference": ("fit {files}/table.npy --out {new} --inference banana", "amortized"),
+    "unknown encoder": ("fit {files}/table.npy --out {new} --encoder banana", "residual"),
+    "too little refinement": ("fit {files}/table.npy --out {new} --refine -1", "--refine"),
+    "no encoder for it": ("fit {files}/table.npy --out {new} --inference amortized --posterior full", "low-rank"),
     "no atoms": ("fit {files}/table.npy --out {new} --components 0", "--components"),
     "words for a number": ("fit {files}/table.npy --out {new} --components many", "--components"),
     "all held out": ("fit {files}/table.npy --out {new} --held-out 1", "--held-out"),

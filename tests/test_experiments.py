@@ -75,6 +75,30 @@ def test_analytic_gradients_have_no_variance_and_sampled_ones_one_over_their_num
             assert sampled[0] / sampled[-1] == pytest.approx(last / first, rel=0.5)
 
 
+def test_no_posterior_of_a_family_is_better_than_the_solved_one_and_iterations_bring_it_nearer(reproduced):
+    name, folder, _, _ = reproduced
+    if name != "amortization":
+        pytest.skip("another experiment")
+    found = json.loads((folder / "metrics.json").read_text())
+    gaps = {key: value for key, value in found.items() if ".diagonal." in key and key.endswith(".gap")}
+    assert len(gaps) == 10
+    for key, value in gaps.items():
+        assert min(value) > -1e-8, key
+        assert value[-1] < value[0], key
+
+
+def test_closed_forms_are_stationary_exact_in_float32_and_every_sweep_of_em_raises_the_bound(reproduced):
+    name, folder, _, _ = reproduced
+    if name != "scaling":
+        pytest.skip("another experiment")
+    found = json.loads((folder / "metrics.json").read_text())
+    for size in ("8x16", "32x64"):
+        assert (np.diff(found[f"{size}.bounds"]) > 0).all()
+        assert max(found[f"{size}.prior_slope"], found[f"{size}.noise_slope"]) < 1e-12
+        assert max(found[f"{size}.{what}_error"] for what in ("prior_scale", "noise", "bound")) < 1e-6
+    assert json.loads((folder / "times.json").read_text())["32x64.mebibytes"] >= 0
+
+
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_the_small_version_has_the_same_settings(name):
     text = files("sparsentropy.experiments").joinpath(f"{name}.toml").read_text(encoding="utf-8")

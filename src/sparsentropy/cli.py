@@ -9,7 +9,6 @@ import io
 import time
 import warnings
 from dataclasses import replace
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
@@ -19,6 +18,47 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from sparsentropy.options import (
+    Annealing,
+    AnnealingKind,
+    BatchSize,
+    Colour,
+    Components,
+    Data,
+    Device,
+    Dtype,
+    Encoder,
+    EncoderKind,
+    Force,
+    HeldOut,
+    Inference,
+    InferenceKind,
+    Key,
+    MaxIter,
+    Model,
+    NInit,
+    Out,
+    Output,
+    Patches,
+    PatchSize,
+    PerRow,
+    Posterior,
+    PosteriorKind,
+    Precision,
+    Rank,
+    Refine,
+    RemoveMean,
+    RowOutput,
+    Run,
+    Seed,
+    Std,
+    Tol,
+    Whiten,
+    Whitening,
+    argument,
+    option,
+)
+
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
     from sparsentropy.preparation import Preparation
@@ -26,39 +66,6 @@ if TYPE_CHECKING:
 # typer carries its own copy of click in newer versions; this is the base of all usage errors in each of them.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
-
-
-class Posterior(StrEnum):
-    """Shape of the covariance of a posterior."""
-
-    DIAGONAL = "diagonal"
-    LOW_RANK = "low-rank"
-    FULL = "full"
-
-
-class Annealing(StrEnum):
-    """Weights on the entropies during the first sweeps, as in the paper."""
-
-    NONE = "none"
-    PRIOR = "prior"
-    LIKELIHOOD = "likelihood"
-    BETA = "beta"
-
-
-class Whitening(StrEnum):
-    """How data are whitened before learning."""
-
-    OLSHAUSEN = "olshausen"
-    ZCA = "zca"
-    NONE = "none"
-
-
-class Dtype(StrEnum):
-    """Precision of the computation."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
 
 
 @final
@@ -94,56 +101,6 @@ app = typer.Typer(
 )
 
 
-def _option(text: str, *names: str, panel: str | None = None, **more: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
-
-
-def _number(text: str, panel: str, least: float, default: str | None = None, **more: Any) -> Any:
-    return _option(text, panel=panel, metavar="N", min=least, show_default=default or True, **more)
-
-
-def _argument(name: str, text: str) -> Any:
-    return typer.Argument(metavar=name, help=text)
-
-
-_DATA, _LEARNING, _MACHINE = "What to learn from", "How to learn", "Where to compute"
-Data = Annotated[Path, _argument("DATA", "Image, folder of images, .npy, .npz, .mat, .csv or .parquet.")]
-Model = Annotated[Path, _argument("MODEL", "A run folder, or the model.safetensors in it.")]
-Run = Annotated[Path, _argument("FOLDER", "A folder written by fit or demo.")]
-Out = Annotated[Path, _option("Run folder to write.", "--out", "-o")]
-Output = Annotated[Path, _option("File to write: .npy, .npz or .csv.", "--output", "-o")]
-RowOutput = Annotated[Path | None, _option("File for --per-row: .npy, .npz or .csv.", "--output", "-o")]
-Key = Annotated[str | None, _option("Which array, if a .npz or .mat file holds several.")]
-Force = Annotated[bool, _option("Write into the folder even if it holds other files.", "--force")]
-Std = Annotated[bool, _option("Add posterior standard deviations (.npz or .csv).", "--std")]
-PerRow = Annotated[bool, _option("One bound per data point, not the mean.", "--per-row")]
-
-PatchSize = Annotated[
-    int | None, _number("Side of a patch in pixels; with a table, of its rows.", _DATA, 2, "16 for images")
-]
-Patches = Annotated[int, _number("Random patches taken from images.", _DATA, 2)]
-Colour = Annotated[bool, _option("Learn from colour, not grey.", "--colour", panel=_DATA)]
-Whiten = Annotated[
-    Whitening | None, _option("Whitening beforehand.", panel=_DATA, show_default="olshausen for grey images")
-]
-RemoveMean = Annotated[bool, _option("Subtract from every row its own mean.", "--remove-mean/--keep-mean", panel=_DATA)]
-HeldOut = Annotated[float, _number("Share of the rows kept for testing.", _DATA, 0, max=0.9)]
-
-Components = Annotated[int, _number("Number of atoms.", _LEARNING, 1)]
-PosteriorKind = Annotated[Posterior, _option("What dependence between codes a posterior can express.", panel=_LEARNING)]
-Rank = Annotated[int, _number("Rank of a low-rank posterior.", _LEARNING, 1)]
-AnnealingKind = Annotated[
-    Annealing, _option("Weights on the entropies during the first sweeps.", "--annealing", panel=_LEARNING)
-]
-MaxIter = Annotated[int | None, _number("Largest number of sweeps over the data.", _LEARNING, 1, "automatic")]
-Tol = Annotated[float | None, _number("Stop when a sweep gains less.", _LEARNING, 0, "automatic")]
-BatchSize = Annotated[int | None, _number("Rows per batch.", _LEARNING, 1, "automatic")]
-NInit = Annotated[int, _number("Random starts, of which the best is kept.", _LEARNING, 1)]
-Seed = Annotated[int, _number("Seed: the same seed gives the same result.", _LEARNING, 0)]
-Precision = Annotated[Dtype, _option("Precision.", panel=_MACHINE)]
-Device = Annotated[str, _option("auto, cpu, cuda, cuda:1, …", panel=_MACHINE)]
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"sparsentropy {version('sparsentropy')}")
@@ -152,7 +109,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    show_version: Annotated[bool, _option("Print the version.", "--version", callback=_version, is_eager=True)] = False,
+    show_version: Annotated[bool, option("Print the version.", "--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Sparse codes with uncertainty, and with no penalty to tune.
 
@@ -199,6 +156,9 @@ def fit(
     components: Components = 100,
     posterior: PosteriorKind = Posterior.DIAGONAL,
     rank: Rank = 8,
+    inference: InferenceKind = Inference.ITERATIVE,
+    encoder: EncoderKind = Encoder.UNROLLED,
+    refine: Refine = 0,
     annealing: AnnealingKind = Annealing.NONE,
     max_iter: MaxIter = None,
     tol: Tol = None,
@@ -228,6 +188,7 @@ def fit(
     preparation = _complete(preparation, whiten, images=isinstance(found, list))
     rows = preparation.rows(found, n=patches, seed=seed)
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
+    wish |= {"inference": inference.value, "encoder": encoder.value, "refine": refine}
     wish |= {"tol": tol, "batch_size": batch_size, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
     wish |= {"annealing": None if annealing is Annealing.NONE else annealing.value}
@@ -236,9 +197,9 @@ def fit(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, _argument("NAME", "Which experiment: theorem.")],
-    out: Annotated[Path | None, _option("Folder to write.", "--out", "-o", show_default="NAME")] = None,
-    quick: Annotated[bool, _option("A small version that takes seconds.", "--quick")] = False,
+    name: Annotated[str, argument("NAME", "Which experiment: amortization, scaling or theorem.")],
+    out: Annotated[Path | None, option("Folder to write.", "--out", "-o", show_default="NAME")] = None,
+    quick: Annotated[bool, option("A small version that takes seconds.", "--quick")] = False,
 ) -> None:
     """Run an experiment of the paper, and write its figures, its numbers and a page.
 
@@ -376,6 +337,7 @@ def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, An
     first = {"n_components": model.n_components, "posterior": model.posterior}
     steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
     hidden = {"callback", "verbose"} | (set() if model.posterior == "low-rank" else {"rank"})
+    hidden |= set() if model.inference == "amortized" else {"encoder", "refine"}
     return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}
 
 

@@ -266,17 +266,20 @@ def against(
     if not 1 <= len(series) <= len(COLORS):
         raise ValueError(f"series must hold one to four curves, which can be told apart; got {len(series)}")
     colors = COLORS[len(series)]
-    heights = []
+    widths, heights = [], []
     for (name, (where, values)), color in zip(series.items(), colors, strict=True):
         x, y = vector(where, name), vector(values, name)
         if len(x) != len(y):
             raise ValueError(f"{name} must have as many places as values; got {len(x)} and {len(y)}")
         ax.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) <= FEW else "", markersize=4, markeredgewidth=0)
+        widths.append(x)
         heights.append(y)
     quiet(ax, xlabel, ylabel)
     if log:
+        places = np.concatenate(widths)
+        few = places.max() / places.min() < 100
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(numticks=8))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=8))
         ax.xaxis.set_major_formatter(FuncFormatter(decimal))
         ax.xaxis.set_minor_locator(NullLocator())
     log_axis(ax, np.concatenate(heights))

@@ -1,0 +1,117 @@
+"""What can be typed after a command: choices by name, and every option with its type, its limits and its help.
+
+Nothing here computes or imports what takes long. A word that is no choice, or a number out of its limits, is refused
+before a command begins.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Posterior(StrEnum):
+    """Shape of the covariance of a posterior."""
+
+    DIAGONAL = "diagonal"
+    LOW_RANK = "low-rank"
+    FULL = "full"
+
+
+class Inference(StrEnum):
+    """How posteriors are found: solved for, or by an encoder that learns along with the dictionary."""
+
+    ITERATIVE = "iterative"
+    AMORTIZED = "amortized"
+
+
+class Encoder(StrEnum):
+    """The E-step broken off early, the network of the paper, or a plain one."""
+
+    UNROLLED = "unrolled"
+    RESIDUAL = "residual"
+    MLP = "mlp"
+
+
+class Annealing(StrEnum):
+    """Weights on the entropies during the first sweeps, as in the paper."""
+
+    NONE = "none"
+    PRIOR = "prior"
+    LIKELIHOOD = "likelihood"
+    BETA = "beta"
+
+
+class Whitening(StrEnum):
+    """How data are whitened before learning."""
+
+    OLSHAUSEN = "olshausen"
+    ZCA = "zca"
+    NONE = "none"
+
+
+class Dtype(StrEnum):
+    """Precision of the computation."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+def option(text: str, *names: str, panel: str | None = None, **more: Any) -> Any:
+    """An option with its help and, with a panel, its place in it."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def number(text: str, panel: str, least: float, default: str | None = None, **more: Any) -> Any:
+    """An option that is a number of at least `least`; `default` says in words what it is where nobody sets it."""
+    return option(text, panel=panel, metavar="N", min=least, show_default=default or True, **more)
+
+
+def argument(name: str, text: str) -> Any:
+    """What has to be given."""
+    return typer.Argument(metavar=name, help=text)
+
+
+DATA, LEARNING, MACHINE = "What to learn from", "How to learn", "Where to compute"
+Data = Annotated[Path, argument("DATA", "Image, folder of images, .npy, .npz, .mat, .csv or .parquet.")]
+Model = Annotated[Path, argument("MODEL", "A run folder, or the model.safetensors in it.")]
+Run = Annotated[Path, argument("FOLDER", "A folder written by fit or demo.")]
+Out = Annotated[Path, option("Run folder to write.", "--out", "-o")]
+Output = Annotated[Path, option("File to write: .npy, .npz or .csv.", "--output", "-o")]
+RowOutput = Annotated[Path | None, option("File for --per-row: .npy, .npz or .csv.", "--output", "-o")]
+Key = Annotated[str | None, option("Which array, if a .npz or .mat file holds several.")]
+Force = Annotated[bool, option("Write into the folder even if it holds other files.", "--force")]
+Std = Annotated[bool, option("Add posterior standard deviations (.npz or .csv).", "--std")]
+PerRow = Annotated[bool, option("One bound per data point, not the mean.", "--per-row")]
+
+PatchSize = Annotated[
+    int | None, number("Side of a patch in pixels; with a table, of its rows.", DATA, 2, "16 for images")
+]
+Patches = Annotated[int, number("Random patches taken from images.", DATA, 2)]
+Colour = Annotated[bool, option("Learn from colour, not grey.", "--colour", panel=DATA)]
+Whiten = Annotated[
+    Whitening | None, option("Whitening beforehand.", panel=DATA, show_default="olshausen for grey images")
+]
+RemoveMean = Annotated[bool, option("Subtract from every row its own mean.", "--remove-mean/--keep-mean", panel=DATA)]
+HeldOut = Annotated[float, number("Share of the rows kept for testing.", DATA, 0, max=0.9)]
+
+Components = Annotated[int, number("Number of atoms.", LEARNING, 1)]
+PosteriorKind = Annotated[Posterior, option("What dependence between codes a posterior can express.", panel=LEARNING)]
+Rank = Annotated[int, number("Rank of a low-rank posterior.", LEARNING, 1)]
+InferenceKind = Annotated[
+    Inference, option("Solve for posteriors, or let an encoder learn to answer.", "--inference", panel=LEARNING)
+]
+EncoderKind = Annotated[Encoder, option("Which encoder amortised inference uses.", "--encoder", panel=LEARNING)]
+Refine = Annotated[int, number("Iterations after the encoder.", LEARNING, 0)]
+AnnealingKind = Annotated[
+    Annealing, option("Weights on the entropies during the first sweeps.", "--annealing", panel=LEARNING)
+]
+MaxIter = Annotated[int | None, number("Largest number of sweeps over the data.", LEARNING, 1, "automatic")]
+Tol = Annotated[float | None, number("Stop when a sweep gains less.", LEARNING, 0, "automatic")]
+BatchSize = Annotated[int | None, number("Rows per batch.", LEARNING, 1, "automatic")]
+NInit = Annotated[int, number("Random starts, of which the best is kept.", LEARNING, 1)]
+Seed = Annotated[int, number("Seed: the same seed gives the same result.", LEARNING, 0)]
+Precision = Annotated[Dtype, option("Precision.", panel=MACHINE)]
+Device = Annotated[str, option("auto, cpu, cuda, cuda:1, …", panel=MACHINE)]
