@@ -301,7 +301,9 @@ def _sentences(cells: list[Cell], settings: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"With {k} samples a gradient of the sampled bound takes {_range(analytic)} times as long as that of the "
         f"analytic one, and {_range([cell.sampled_seconds / cell.e_step_seconds for cell in cells])} times as long as "
-        f"the E-step, on the same rows. Its estimate of the bound has a standard error of {first.sampled_error:.2g} "
+        f"the E-step, on the same rows; a whole sweep, fixed costs included, takes "
+        f"{_range([cell.sweep_seconds / cell.sampled_seconds for cell in cells])} times as long as such a gradient, of "
+        f"which learning needs many. Its estimate of the bound has a standard error of {first.sampled_error:.2g} "
         f"nats per row with {first.rows:,} rows and {first.d:,} dimensions, and of {last.sampled_error:.2g} with "
         f"{last.rows:,} and {last.d:,}; that of the sum of entropies is zero."
     )
