@@ -107,10 +107,7 @@ class LowRankSolver(AbstractSolver):
         return Solution(posterior, replace(cost, largest_gradient=gradient))
 
     def forerunner(self, h: int) -> AbstractSolver | None:
-        """Independent posteriors, where few directions among many make little difference to the dictionary.
-
-        With as many directions as atoms they would not do: bars have another dictionary then (theory, section 6).
-        """
+        """Independent posteriors, where there are few directions among many."""
         return DiagonalSolver() if FEW * self.rank <= h else None
 
 

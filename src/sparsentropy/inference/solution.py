@@ -102,9 +102,10 @@ class AbstractSolver(ABC):
         return functools.partial(self, parameters=parameters)
 
     def forerunner(self, h: int) -> "AbstractSolver | None":
-        """A faster solver of simpler posteriors, learning with which ends near where learning with this one does.
+        """A faster solver of simpler posteriors, with which learning may come near its end; None if there is none.
 
-        None if there is none for h atoms.
+        It has not come near if it has found no use for some of the h atoms: these are what simpler posteriors avoid
+        because of correlations that they cannot have.
         """
         del h
         return None

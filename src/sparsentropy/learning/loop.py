@@ -3,11 +3,11 @@
 A *sweep* is one pass over the data: new parameters are tried, all posteriors are brought up to date from where they
 were, and the pooled bound L_H says whether the parameters are kept. Learning starts on a small random part of the
 data and moves to larger ones when the part has little more to teach, since the first thousand data points show the
-way as well as a million. Where posteriors are slow to find, learning comes near its end with simpler ones first, if
-their dictionary will do. Learning begins with a few sweeps of plain EM. On each part come rotations, as long as they
-gain something, then accelerated sweeps (`quasi_newton`), and where they end, pairs of atoms that are still mixed are
-turned apart (`separation`). A sweep that does not raise the bound is taken back and a shorter step is tried, so the
-bounds that are reported for a given part only ever rise.
+way as well as a million. Where posteriors are slow to find, learning with simpler ones runs ahead, and is gone on with
+if it has found a use for all atoms. Learning begins with a few sweeps of plain EM. On each part come rotations, as long
+as they gain something, then accelerated sweeps (`quasi_newton`), and where they end, pairs of atoms that are still
+mixed are turned apart (`separation`). A sweep that does not raise the bound is taken back and a shorter step is tried,
+so the bounds that are reported for a given part only ever rise.
 """
 
 import math
@@ -90,22 +90,25 @@ def learn(
     parameters = starts[0]
     if len(starts) > 1:
         parameters = _best(starts, Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean))
-    forerunner = solver.forerunner(parameters.h) if max_iter > 1 else None
-    stages = [(rows, forerunner or solver) for rows in _parts(x.shape[0], parameters.h, parameters.d)]
-    stages += [(x.shape[0], solver)] if forerunner else []
-    left = max_iter
-    for number, (rows, inference) in enumerate(stages):
-        whole, last = rows == x.shape[0], number == len(stages) - 1
-        task = Task(x if whole else x[order[:rows]], inference, batch_size, unit, weights, lean)
+    sizes = _parts(x.shape[0], parameters.h, parameters.d)
+    if max_iter > 1 and (forerunner := solver.forerunner(parameters.h)):
+        options = {"tol": tol, "batch_size": batch_size, "generator": generator, "weights": weights}
+        sweep = None
+        for sweep in learn(x, starts, forerunner, max_iter=max_iter // 2, schedule=schedule, **options):
+            max_iter -= sweep.rows == x.shape[0]
+            yield replace(sweep, converged=False, annealed=True)
+        if sweep is not None and bool((sweep.statistics.usage >= start.OFF).all()):
+            parameters, sizes, schedule = sweep.parameters, sizes[-1:], None
+    for rows in sizes:
+        whole, first = rows == x.shape[0], rows == sizes[0]
+        task = Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights, lean)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / rows)
-        most = left if last or not whole else left // 2
-        detour = schedule if number == 0 else None
-        for sweep in _learn_part(task, parameters, most, enough, first=number == 0, detour=detour, generator=generator):
+        detour = schedule if first else None
+        for sweep in _learn_part(task, parameters, max_iter, enough, first=first, detour=detour, generator=generator):
             parameters = sweep.parameters
-            left -= whole
-            yield sweep if last else replace(sweep, converged=False)
+            yield sweep if whole else replace(sweep, converged=False)
 
 
 def _parts(n: int, h: int, d: int) -> list[int]:

@@ -37,7 +37,8 @@ class Sweep:
     converged : bool
         Whether learning on all data stopped because the bound had stopped rising and no more was to be expected.
     annealed : bool
-        Whether the sweep belongs to a detour with other weights on the entropies; only these may lower the bound.
+        Whether the sweep belongs to a detour, with other weights on the entropies or with simpler posteriors; after it
+        the bound may be lower.
     """
 
     parameters: Parameters
