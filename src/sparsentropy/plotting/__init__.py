@@ -6,6 +6,7 @@ functions work on a server, in a notebook and inside a figure of your own. `to_s
 can stand in a web page. No other part of the package imports matplotlib.
 """
 
+from .comparisons import by_ratio, heat_map, intervals, runs_by_sweep
 from .curves import by_step, lower_bound, noise, prior_scales, sparsity
 from .pictures import atom_profile, dictionary, examples, profiles
 from .style import ACCENT, INK, MUTED, to_svg
@@ -15,13 +16,17 @@ __all__ = [
     "INK",
     "MUTED",
     "atom_profile",
+    "by_ratio",
     "by_step",
     "dictionary",
     "examples",
+    "heat_map",
+    "intervals",
     "lower_bound",
     "noise",
     "prior_scales",
     "profiles",
+    "runs_by_sweep",
     "sparsity",
     "to_svg",
 ]
