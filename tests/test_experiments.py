@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from sparsentropy import cli, experiments
-from sparsentropy.experiments import Log, finding
+from sparsentropy.experiments import Log, _recovery, bars, finding, robustness
 
 EXPECTED = Path(__file__).parents[1] / "experiments" / "expected"
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}  # machines differ in their last digits, and learning makes more of them
@@ -97,6 +98,101 @@ def test_closed_forms_are_stationary_exact_in_float32_and_every_sweep_of_em_rais
         assert max(found[f"{size}.prior_slope"], found[f"{size}.noise_slope"]) < 1e-12
         assert max(found[f"{size}.{what}_error"] for what in ("prior_scale", "noise", "bound")) < 1e-6
     assert json.loads((folder / "times.json").read_text())["32x64.mebibytes"] >= 0
+
+
+def test_posteriors_that_say_more_bring_the_bound_of_the_true_bars_nearer_to_the_likelihood(reproduced):
+    name, folder, _, _ = reproduced
+    if name != "bars":
+        pytest.skip("another experiment")
+    found = json.loads((folder / "metrics.json").read_text())
+    for data in ("laplace.8", "laplace.10", "bernoulli.8", "bernoulli.10"):
+        diagonal, low_rank, full = (found[f"{data}.{kind}.truth_median"] for kind in ("diagonal", "low-rank", "full"))
+        assert diagonal < low_rank < full
+
+
+def test_the_unit_of_the_data_does_not_matter(reproduced):
+    """Only where the ratio of units is a power of two is that exact."""
+    name, folder, _, _ = reproduced
+    if name != "robustness":
+        pytest.skip("another experiment")
+    found = json.loads((folder / "metrics.json").read_text())
+    assert len(set(found["ratio"])) < len(found["ratio"])
+    assert max(found["diagonal.spread_at_equal_ratio"], found["full.spread_at_equal_ratio"]) < 1e-6
+
+
+class Prepared:
+    """A log that has all parts of an experiment already."""
+
+    def __init__(self, part):
+        self.part = lambda name, *_: part(name)
+
+
+def test_bars_are_counted_and_compared_with_the_truth():
+    """With full posteriors all bars in seeds 0 to 2, with a bound above that of the last run, which misses one."""
+
+    def part(name):
+        missed = "diagonal" in name or "seed 3" in name
+        cosines = [0.99] * 9 + [0.2 if missed else 0.96]
+        bound, noise = (-8.9 if missed else -8.8), 0.11 if "seed 3" in name else 0.1
+        return {
+            "cosines": cosines, "worst": min(cosines), "in_span": 1.0, "used": 9 if "diagonal" in name else 10,
+            "noise": noise, "sweeps": 2, "converged": True, "bound": bound, "truth": -9.0, "seconds": 1.0,
+            "bounds": [-10.0, bound], "fields": np.eye(10, 25).tolist(),
+        }  # fmt: skip
+
+    settings = experiments.settings("bars", quick=False)
+    settings |= {"sides": [5], "seeds": [4], "codes": ["laplace"], "posteriors": ["diagonal", "full"]}
+    found = bars.run(settings, Prepared(part))
+    assert (found.metrics["laplace.10.full.found"], found.metrics["laplace.10.diagonal.found"]) == (3, 0)
+    assert found.metrics["laplace.10.full.noise_error_largest"] == pytest.approx(0.1)
+    assert found.metrics["laplace.10.full.surplus_median"] == pytest.approx(0.2)
+    assert len(found.tables[0].rows[0]) == len(found.tables[0].columns)
+    said = "\n".join(found.seen)
+    assert "10 bars span 9 dimensions" in said
+    assert "Full posteriors, runs that found all bars: 3 of 4 (10 bars, laplace codes)." in said
+    assert "Of the 4 runs with diagonal posteriors, 4 ended with fewer atoms in use than there are bars, 4" in said
+    assert "+0.12 for 10 bars. Seen, as median over the runs that found all bars: full posteriors +0.20" in said
+    assert "that missed a bar where others found all: 1. Of these, 1 ended lower" in said
+    assert "found all ten bars in 4 of 12 such data sets (10–65%); here it is 3 of 4 (19–99%)" in said
+
+
+def test_where_noise_is_too_much_is_read_from_the_numbers():
+    """All is found up to σ/λ = 2, and beyond that all is taken for noise."""
+
+    def part(name):
+        noise, scale = (float(name.split(f"{letter} = ")[1].split(",")[0]) for letter in "σλ")
+        lost = noise / scale > 2
+        return {
+            "cosines": [0.1 if lost else 0.99] * 10, "worst": 0.1 if lost else 0.99, "in_span": 1.0, "seconds": 1.0,
+            "noise_ratio": np.sqrt(1 + 4 * (scale / noise) ** 2) if lost else 1.0, "scale_ratio": 0.01 if lost else 1.0,
+        }  # fmt: skip
+
+    settings = experiments.settings("robustness", quick=False)
+    settings |= {"noise_std": [0.1, 0.4, 1.6], "prior_scale": [0.1, 0.4], "posteriors": ["full"]}
+    found = robustness.run(settings, Prepared(part))
+    assert found.metrics["full.found"] == [1, 1, 0, 1, 0, 0]
+    said = "\n".join(found.seen)
+    assert "at least 90% of the runs: up to σ/λ = 1, and no longer from 4 on" in said
+    assert "of the atoms in use in at least 90%: in all cells, up to σ/λ = 16" in said
+    assert "2 ratios σ/λ come in more than one cell" in said
+    assert "agrees" in said
+    assert "From σ/λ = 4 on there are cells" in said
+    assert "within 0.0% of √(σ² + 4λ²)" in said
+
+
+def test_a_space_is_compared_whatever_spans_it():
+    atoms = np.array([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [3.0, 1.0, 0.0]])
+    assert _recovery.span_cosine(atoms, np.array([[0.0, 2.0, 0.0]])) == pytest.approx(1)
+    assert _recovery.span_cosine(atoms, np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])) == pytest.approx(np.sqrt(0.5))
+    assert _recovery.span_cosine(np.empty((0, 3)), np.eye(3)) == 0
+
+
+@pytest.mark.parametrize(("found", "runs"), [(0, 20), (4, 12), (50, 50)])
+def test_intervals_are_exact(found, runs):
+    """So many or more at the lower end, and so many or fewer at the upper end, have a probability of 2.5% each."""
+    low, high = _recovery.exact_interval(found, runs)
+    assert (low == 0) if found == 0 else stats.binom.sf(found - 1, runs, low) == pytest.approx(0.025)
+    assert (high == 1) if found == runs else stats.binom.cdf(found, runs, high) == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)

@@ -27,6 +27,7 @@ def test_nothing_touches_pyplot():
 
 ATOMS = np.random.default_rng(0).normal(size=(7, 48))
 CODES = np.random.default_rng(1).laplace(size=(50, 7))
+GRID = [[0.0, 1.0], [np.nan, 20.0]]
 DRAWINGS = {
     "dictionary": lambda ax: plotting.dictionary(ATOMS, ax, patch_shape=(6, 8)),
     "dictionary colour": lambda ax: plotting.dictionary(ATOMS, ax, patch_shape=(4, 4, 3)),
@@ -53,6 +54,13 @@ DRAWINGS = {
     "by_row": lambda ax: plotting.by_row({"a": [1, 2], "b": [3]}, ax, xlabel="x"),
     "against": lambda ax: plotting.against({"gap": ([0, 1, 5], [0.1, 0.01, 0.0])}, ax, xlabel="steps", ylabel="nats"),
     "atom_profile zero": lambda ax: plotting.atom_profile(0 * ATOMS, ax),
+    "heat_map": lambda ax: plotting.heat_map(GRID, [0.1, 0.2], ["a", "b"], ax, xlabel="x", ylabel="y"),
+    "heat_map ratio": lambda ax: plotting.heat_map(GRID, ["a", "b"], [1, 2], ax, xlabel="x", ylabel="y", scale="ratio"),
+    "intervals": lambda ax: plotting.intervals("ab", {"x": np.ones((2, 3))}, ax, xlabel="x", ylabel="y"),
+    "runs_by_sweep": lambda ax: plotting.runs_by_sweep({"a": [[1, 2]], "b": [[3]]}, ax, ylabel="y", level="truth"),
+    "runs_by_sweep none": lambda ax: plotting.runs_by_sweep({"a": [], "b": []}, ax, ylabel="y", level="truth"),
+    "by_ratio": lambda ax: plotting.by_ratio([1e-3, 1, 20], {"a": [1, np.nan, 0]}, ax, xlabel="x", ylabel="y"),
+    "by_ratio zero": lambda ax: plotting.by_ratio([1], {"a": [0], "b": [0]}, ax, xlabel="x", ylabel="y", level=1),
 }
 
 
@@ -182,6 +190,44 @@ def test_four_curves_can_be_told_apart_and_long_ones_have_no_dots(ax):
     assert [line.get_marker() for line in ax.lines] == ["o", "o", "", ""]
 
 
+def test_heat_map_has_a_number_in_every_cell_that_can_be_read_on_its_colour(ax):
+    plotting.heat_map([[0.9, 0.05], [np.nan, 1]], ["few", "many"], [0.5, 2], ax, xlabel="λ", ylabel="σ")
+    assert texts(ax) == ["0.9", "0.05", "", "1"]
+    assert [text.get_color() for text in ax.texts[:2]] == ["white", plotting.INK]
+    assert [text.get_position() for text in ax.texts] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert np.asarray(ax.images[0].get_array())[1, 0].tolist() == [0, 0, 0, 0]
+    assert [label.get_text() for label in (*ax.get_yticklabels(), *ax.get_xticklabels())] == ["few", "many", "0.5", "2"]
+
+
+def test_heat_map_of_ratios_is_white_at_one_and_as_deep_at_a_half_as_at_two(ax):
+    plotting.heat_map([[0.5, 1, 2, 0.001, 40]], [1], list("abcde"), ax, xlabel="", ylabel="", scale="ratio")
+    assert texts(ax) == ["0.50", "1.00", "2.00", "<0.01", "40"]
+    half, one, two, low, high = np.asarray(ax.images[0].get_array())[0, :, :3]
+    assert one.min() > 0.99  # of 256 colours none is quite in the middle
+    assert low.tolist() == half.tolist() != two.tolist() == high.tolist()
+
+
+def test_intervals_stand_side_by_side_and_reach_from_end_to_end(ax):
+    shares = {"first": [[0.5, 0.2, 0.8]], "second": [[1.0, 0.7, 1.0]]}
+    plotting.intervals(["here"], shares, ax, xlabel="", ylabel="share")
+    (first,), (second,) = (lines.get_segments() for lines in ax.collections)
+    assert (first[:, 1].tolist(), second[:, 1].tolist()) == ([0.2, 0.8], [0.7, 1.0])
+    assert first[0, 0] < 0 < second[0, 0]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.5], [1.0]]
+
+
+def test_runs_are_counted_by_kind_and_begin_at_the_first_sweep(ax):
+    plotting.runs_by_sweep({"found": [[-1.0, 0.5], [0.1]], "missed": [[-2.0]]}, ax, ylabel="nats", level="truth")
+    assert texts(ax) == ["truth", "found: 2", "missed: 1"]
+    assert [line.get_xydata().tolist() for line in ax.lines[1:]] == [[[1, -1], [2, 0.5]], [[1, 0.1]], [[1, -2]]]
+
+
+def test_numbers_by_ratio_show_what_they_should_be(ax):
+    plotting.by_ratio([0.1, 10], {"a": [1.2, 0.5]}, ax, xlabel="σ/λ", ylabel="λ̂/λ", level=1.0)
+    assert set(ax.lines[0].get_ydata()) == {1.0}
+    assert ax.lines[1].get_xydata().tolist() == [[0.1, 1.2], [10, 0.5]]
+
+
 BAD = {
     "atoms are a matrix": lambda ax: plotting.dictionary(np.ones(4), ax, patch_shape=(2, 2)),
     "patch shape fits": lambda ax: plotting.dictionary(np.ones((2, 5)), ax, patch_shape=(2, 2)),
@@ -192,6 +238,12 @@ BAD = {
     "equal shapes": lambda ax: plotting.examples(np.ones((2, 4)), np.ones((2, 4)), np.ones((1, 4)), (2, 2), ax),
     "one place a value": lambda ax: plotting.against({"a": ([1, 2], [1.0])}, ax, xlabel="x", ylabel="y"),
     "few curves": lambda ax: plotting.against(dict.fromkeys("abcde", ([1.0], [1.0])), ax, xlabel="x", ylabel="y"),
+    "as many names": lambda ax: plotting.heat_map(np.ones((2, 2)), [1], [1, 2], ax, xlabel="", ylabel=""),
+    "three numbers a name": lambda ax: plotting.intervals(["a"], {"x": np.ones((1, 2))}, ax, xlabel="", ylabel=""),
+    "three series": lambda ax: plotting.intervals([], dict.fromkeys("abcd", np.ones((1, 3))), ax, xlabel="", ylabel=""),
+    "two kinds": lambda ax: plotting.runs_by_sweep({"a": [], "b": [], "c": []}, ax, ylabel="", level=""),
+    "a run has sweeps": lambda ax: plotting.runs_by_sweep({"a": [[]]}, ax, ylabel="", level=""),
+    "equal lengths": lambda ax: plotting.by_ratio([1, 2], {"a": [1]}, ax, xlabel="", ylabel=""),
     "equal profiles": lambda ax: plotting.profiles(np.ones((2, 4)), np.ones((2, 3)), ax),
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 from sparsentropy.experiments.finding import Finding, write
 from sparsentropy.experiments.log import Log
 
-NAMES = ("theorem", "objectives", "patches", "amortization", "scaling")
+NAMES = ("theorem", "bars", "objectives", "patches", "robustness", "scaling", "amortization")
 
 __all__ = ["NAMES", "Finding", "Log", "reproduce", "settings"]
 

@@ -6,8 +6,9 @@ functions work on a server, in a notebook and inside a figure of your own. `to_s
 can stand in a web page. No other part of the package imports matplotlib.
 """
 
-from .comparisons import by_row, clouds, several
+from .comparisons import by_ratio, heat_map, intervals, runs_by_sweep
 from .curves import against, by_step, lower_bound, noise, prior_scales, sparsity
+from .groups import by_row, clouds, several
 from .pictures import atom_profile, dictionary, examples, profiles
 from .style import ACCENT, INK, MUTED, to_svg
 
@@ -17,15 +18,19 @@ __all__ = [
     "MUTED",
     "against",
     "atom_profile",
+    "by_ratio",
     "by_row",
     "by_step",
     "clouds",
     "dictionary",
     "examples",
+    "heat_map",
+    "intervals",
     "lower_bound",
     "noise",
     "prior_scales",
     "profiles",
+    "runs_by_sweep",
     "several",
     "sparsity",
     "to_svg",

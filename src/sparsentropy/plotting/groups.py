@@ -1,0 +1,148 @@
+"""Groups: several runs in one picture, differences between them, and one number against another.
+
+Up to four things that are to be told apart have a colour each, and are named in it.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from .style import ACCENT, INK, MUTED, SECOND, Array, key, log_axis, quiet, vector
+
+COLORS = (INK, ACCENT, SECOND, MUTED)
+Pairs = Mapping[str, tuple[ArrayLike, ArrayLike]]
+
+
+def several(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log: bool = False) -> Axes:
+    """Draw up to four curves with steps of their own.
+
+    Parameters
+    ----------
+    series : mapping of str to (x, y), each array_like of shape (m,)
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    xlabel, ylabel : str
+        With the unit.
+    log : bool
+        Whether the vertical axis is logarithmic; then all y must be positive.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same `ax`.
+
+    Raises
+    ------
+    ValueError
+        If there are none or more than four curves, or x and y differ in length.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> curves = {"none": ([1, 2], [0.0, 3.0]), "prior": ([1, 2, 3], [0.0, 2.0, 3.0])}
+    >>> len(several(curves, Figure().subplots(), xlabel="sweep", ylabel="nats").lines)
+    2
+    """
+    pairs = _pairs(series)
+    for (x, y), color in zip(pairs.values(), COLORS, strict=False):
+        ax.plot(x, y, color=color, linewidth=1.5)
+    quiet(ax, xlabel, ylabel)
+    if log:
+        log_axis(ax, np.concatenate([y for _, y in pairs.values()]))
+    key(ax, list(zip(pairs, COLORS, strict=False)), "top" if log else "bottom")
+    return ax
+
+
+def clouds(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str) -> Axes:
+    """Draw one number against another, a dot for each item of up to four groups.
+
+    Parameters
+    ----------
+    series : mapping of str to (x, y), each array_like of shape (m,)
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    xlabel, ylabel : str
+        With the unit.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same `ax`.
+
+    Raises
+    ------
+    ValueError
+        If there are none or more than four groups, or x and y differ in length.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = clouds({"atoms": ([0.1, 0.2], [1.0, 2.0])}, Figure().subplots(), xlabel="f", ylabel="aspect")
+    >>> ax.get_xlabel()
+    'f'
+    """
+    pairs = _pairs(series)
+    for (x, y), color in zip(pairs.values(), COLORS, strict=False):
+        ax.plot(x, y, color=color, marker="o", markersize=3.5, markeredgewidth=0, linestyle="none", alpha=0.6)
+    quiet(ax, xlabel, ylabel)
+    key(ax, list(zip(pairs, COLORS, strict=False)), "top")
+    return ax
+
+
+def by_row(rows: Mapping[str, ArrayLike], ax: Axes, *, xlabel: str, zero: bool = True) -> Axes:
+    """Draw a few numbers in a row of their own, a dot each, and their mean as a larger one.
+
+    Parameters
+    ----------
+    rows : mapping of str to array_like, shape (m,)
+        From top to bottom.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    xlabel : str
+        With the unit.
+    zero : bool
+        Whether a line marks zero, as for differences.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same `ax`.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows, or one of them is empty.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = by_row({"prior": [0.1, 0.3], "beta": [-0.1, 0.0]}, Figure().subplots(), xlabel="nats")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['prior', 'beta']
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one row")
+    for place, (name, values) in enumerate(rows.items()):
+        numbers = vector(values, name)
+        ax.plot(numbers, np.full(len(numbers), place), color=MUTED, marker="o", markersize=3, linestyle="none")
+        ax.plot(numbers.mean(), place, color=ACCENT, marker="o", markersize=6, markeredgewidth=0)
+    if zero:
+        ax.axvline(0, color=INK, linewidth=0.8, zorder=0)
+    quiet(ax, xlabel, "")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    return ax
+
+
+def _pairs(series: Pairs) -> dict[str, tuple[Array, Array]]:
+    if not 0 < len(series) <= len(COLORS):
+        raise ValueError(f"series must hold one to four entries, which can be told apart; got {len(series)}")
+    pairs = {name: (vector(x, name), vector(y, name)) for name, (x, y) in series.items()}
+    for name, (x, y) in pairs.items():
+        if len(x) != len(y):
+            raise ValueError(f"{name} has {len(x)} places and {len(y)} values; give one for each")
+    return pairs
