@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from sparsentropy import cli, experiments
@@ -212,6 +214,11 @@ def test_an_unknown_experiment_is_refused(tmp_path):
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match=r"no experiment 'banana': choose from .*theorem"):
         experiments.settings("banana", quick=True)
+
+
+def test_help_names_every_experiment():
+    (argument,) = (p for p in get_command(cli.app).commands["reproduce"].params if p.name == "name")
+    assert all(re.search(rf"\b{name}\b", argument.help) for name in experiments.NAMES)
 
 
 def test_nothing_is_half_written(tmp_path):

@@ -197,7 +197,7 @@ def fit(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, argument("NAME", "Which experiment: amortization, scaling or theorem.")],
+    name: Annotated[str, argument("NAME", "theorem, bars, objectives, patches, robustness, scaling or amortization.")],
     out: Annotated[Path | None, option("Folder to write.", "--out", "-o", show_default="NAME")] = None,
     quick: Annotated[bool, option("A small version that takes seconds.", "--quick")] = False,
 ) -> None:

@@ -149,7 +149,7 @@ class _Study:
         name, atoms = f"{own['atoms']} atoms", own["atoms"]
         part = self.log.part(f"{name}, dictionary", partial(self._dictionary, own), "{sweeps} sweeps, {active} in use")
         learned = Learned.of(part, self.dtype)
-        line = "gap {gaps[0]:.3g} nats, after the most iterations {gaps[3]:.2g}"
+        line = "gap {gaps[0]:.3g} nats, trained for {training_seconds:.0f} s"
         cells = []
         for network, posterior, training in self._kinds():
             compute = partial(self._trained, own, learned, network, posterior, training)
@@ -333,7 +333,8 @@ def _tables(found: Studied, steps: list[int]) -> Iterator[Table]:
     columns = ("encoder", "posterior", *(str(step) for step in steps))
     yield Table(
         f"{found.atoms} atoms: nats per patch below solved posteriors of the same family, by iterations after the "
-        "encoder.",
+        "encoder. Diagonal ones are certified to be the best; a low-rank one may be a local optimum, and less than "
+        "zero is above it.",
         (*columns, "solved", "training, s"),
         tuple(
             (
