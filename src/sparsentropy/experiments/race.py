@@ -15,7 +15,7 @@ from typing import Any, final
 import numpy as np
 
 from sparsentropy import plotting
-from sparsentropy.experiments.arrival import Arrivals, Curve, Run
+from sparsentropy.experiments.arrival import Across, Arrivals, Curve, Run, envelope
 from sparsentropy.experiments.finding import Metrics, Picture, Table
 
 NEAREST = 0.02  # nats below the best bound: less is not drawn
@@ -195,8 +195,8 @@ class Race:
         rows.append(("Gaussian codes, log likelihood", "", "", "", "", _spread(self.likelihoods)))
         return Table(
             f"{self.name.capitalize()}: where learning ends, mean ± standard deviation over "
-            f"{len(self.library)} seed{'s' * (len(self.library) > 1)}, nats per data point. The rate is that of the "
-            "first step; it falls to zero.",
+            f"{len(self.library)} seed{'s' * (len(self.library) > 1)}, nats per data point. Bounds are those of "
+            "diagonal posteriors; the rate is that of the first step and falls to zero.",
             ("method", "rate", "steps", "seconds", "bound", "held-out bound"),
             tuple(rows),
         )
@@ -219,7 +219,7 @@ class Race:
         }[kind]
         return Table(
             f"{self.name.capitalize()}: the way to {target}. Medians over the seeds that reached it; "
-            f" factors are those to the {self.objectives[0]}. A step of the library is a sweep.",
+            f"factors are those to the {self.objectives[0]}. A step of the library is a sweep.",
             ("method", "rates in steps", "ms per step", "steps", "seconds", "× steps", "× time"),
             tuple(rows),
         )
@@ -236,7 +236,8 @@ class Race:
         return (
             Picture(
                 f"{self.name}-steps",
-                f"{place}: how far below the best bound of all the analytic bound is, by step, on the first seed.",
+                f"{place}: how far below the best bound of all the analytic bound is, by step, on the first seed. The "
+                "curve of an objective is that of whichever of its runs is ahead.",
                 partial(plotting.against, self._below(by_step, "steps"), xlabel="step", ylabel=text, log=True),
             ),
             Picture(
@@ -252,13 +253,10 @@ class Race:
             ),
         )
 
-    def _below(self, methods: Mapping[str, object], across: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def _below(self, methods: Mapping[str, object], across: Across) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         best = max(curve.bounds.max() for own in self.curves.values() for curve in own[0])
-        shown = {method: self.curves[method][0][-1] for method in methods}
-        return {
-            method: (getattr(curve, across), np.maximum(best - curve.bounds, NEAREST))
-            for method, curve in shown.items()
-        }
+        shown = {method: envelope(self.curves[method][0], across) for method in methods}
+        return {method: (where, np.maximum(best - bounds, NEAREST)) for method, (where, bounds) in shown.items()}
 
 
 _ENDS = ("seconds", "bounds", "held_out")
