@@ -145,7 +145,7 @@ class Race:
             f"{place}, to the bound that learning from {self.common} ends at after {most:,} steps, less "
             f"{self.margin:g} nats: the standard bound from {self.common} takes {common}, compared with the {first}; "
             f"in analytic form it takes {self._compared('common', 'analytic')}. To where learning from {self.common} "
-            f"is after half of these steps it takes {early}. Each has its quickest run, with settings chosen on other data.",
+            f"is after half of these steps it takes {early}. Each has its quickest run, chosen on other data.",
             f"{place}, if each has only the run that ends highest, one rate and number of steps for all bounds: from "
             f"{self.common} {self._compared('common', self.common, highest=True)} to the end, and "
             f"{self._compared('early', self.common, highest=True)} half way; in analytic form "
