@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparsentropy.experiments.arrival import Arrivals, Curve, Factor, Run, chosen
+from sparsentropy.experiments.arrival import Arrivals, Curve, Factor, Run, chosen, envelope
 
 
 def straight(last, speed=1.0, steps=11):
@@ -32,6 +32,15 @@ def test_what_is_not_reached_takes_forever(bounds):
 def test_a_bound_that_comes_after_one_that_was_no_number_counts_where_it_is_known():
     curve = Curve(np.array([1.0, 2]), np.array([1.0, 2]), np.array([-np.inf, 3.0]))
     assert curve.reaching(0) == (2, 2)
+
+
+def test_an_envelope_is_that_of_the_run_which_is_ahead_and_never_falls():
+    wavy = Curve(np.array([1.0, 2, 3]), np.array([2.0, 4, 6]), np.array([1.0, 5, 2]))
+    lost = Curve(np.array([2.0, 3]), np.array([1.0, 5]), np.array([3.0, np.nan]))
+    where, bounds = envelope([wavy, lost], "seconds")
+    assert where.tolist() == [1, 2, 4, 5, 6]
+    assert bounds.tolist() == [3, 3, 5, 5, 5]
+    assert envelope([wavy, lost], "steps")[0].tolist() == [1, 2, 2, 3, 3]
 
 
 def test_every_seed_has_its_own_target_and_its_quickest_run():

@@ -7,12 +7,13 @@ settings with which a method arrives soonest need not be those with which it get
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Across = Literal["steps", "seconds"]
 
 
 @final
@@ -62,6 +63,21 @@ class Curve:
         share = (target - low) / (high - low) if np.isfinite(low) else 1.0
         steps, seconds = (v[after - 1] + share * (v[after] - v[after - 1]) for v in (self.steps, self.seconds))
         return float(steps), float(seconds)
+
+
+def envelope(curves: Sequence[Curve], across: Across) -> tuple[Array, Array]:
+    """The highest bound that any curve has had so far, by step or by second.
+
+    Examples
+    --------
+    >>> slow, fast = (Curve(np.array([1.0, 9.0]), np.array([1.0, 9.0]) * s, np.array([0.0, 8.0])) for s in (2, 1))
+    >>> envelope([slow, fast], "seconds")
+    (array([ 1.,  2.,  9., 18.]), array([0., 0., 8., 8.]))
+    """
+    where = np.concatenate([getattr(curve, across) for curve in curves])
+    order = np.argsort(where, kind="stable")
+    bounds = np.concatenate([curve.bounds for curve in curves])[order]
+    return where[order], np.fmax.accumulate(bounds)  # of bounds that are no numbers nothing is taken
 
 
 @final

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ def _race(name: str, load: Load, own: Settings, log: Log) -> Race:
         library=each("library", partial(_learned, load, own)),
         others={PRINCIPAL: principal, **{method: each(method, compute) for method, compute in maps.items()}},
         likelihoods=[part["log_likelihood"] for part in principal],
-        noises=log.part(f"{name}, noise of gradients", partial(_noises, load, own, runs[ENTROPIES][-1])),
+        noises=log.part(f"{name}, noise of gradients", partial(_noises, load, own)),
         counts=own["noise_samples"],
         margin=own["margin"],
     )
@@ -225,13 +226,14 @@ def _refitted(x: Tensor, new: Tensor, dictionary: Tensor) -> Part:
     return {"bounds": [found.lower_bound], "held_out": _held_out(new, found.parameters)}
 
 
-def _noises(load: Load, own: Settings, run: Run) -> Part:
+def _noises(load: Load, own: Settings) -> Part:
     """How noisy gradients are, at points of the way that the entropy objective takes on the first seed."""
     seed = own["seeds"][0]
     x = load(own, own["rows"], seed)[0]
     start, q = _begin(x, own, seed)
-    way = _climb(x, own, ENTROPIES, seed, run)
-    points = [(q, start), *((step.posterior, step.parameters) for step in way if step.number in own["noise_after"])]
+    way = _climb(x, own, ENTROPIES, seed, Run(max(own["steps"]), own["noise_rate"]))
+    far = takewhile(lambda step: step.number <= max(own["noise_after"]), way)
+    points = [(q, start), *((step.posterior, step.parameters) for step in far if step.number in own["noise_after"])]
     x, draws = x.double(), own["noise_draws"]
     return {
         "after": [0, *own["noise_after"]],
