@@ -667,19 +667,20 @@ def test_a_few_directions_among_many_atoms_are_learned_after_independent_codes()
     assert [sweep.converged for sweep in joint].count(True) <= 1
 
 
-def test_where_independent_codes_leave_an_atom_without_use_learning_begins_again():
-    """Bars, of which independent codes take a basis, are found as if nothing had run ahead."""
-    x = torch.from_numpy(make_bars(500, size=4, seed=0).data)
-    alone = LowRankSolver(2)
-    found = sweeps(x, 8, alone, max_iter=60, tol=1e-3)
+@pytest.mark.parametrize(("size", "seed"), [(4, 0), (5, 0)])
+def test_where_independent_codes_leave_an_atom_without_use_learning_begins_again(size, seed):
+    """Bars, of which independent codes take a basis, are found as if nothing had run ahead.
+
+    With (4, 0) the atom that is left over is off, with (5, 0) it fits noise.
+    """
+    bars = make_bars(500, size=size, seed=seed)
+    found = sweeps(torch.from_numpy(bars.data), 2 * size, LowRankSolver(2), max_iter=60, tol=1e-3)
     ahead = [sweep for sweep in found if sweep.annealed]
-    assert (ahead[-1].statistics.usage < start.OFF).any()
+    scale = ahead[-1].parameters.prior_scale
+    assert scale.min() < 0.1 * scale.median()
     first = found[len(ahead)]
     assert first.lower_bound < ahead[-1].lower_bound
-    assert (
-        dictionary_match(found[-1].parameters.dictionary.T.numpy(), make_bars(1, size=4).dictionary.T).cosines.min()
-        > 0.9
-    )
+    assert dictionary_match(found[-1].parameters.dictionary.T.numpy(), bars.dictionary.T).cosines.min() > 0.9
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])

@@ -37,6 +37,9 @@ CONTEST_ROWS, CONTEST_SWEEPS, CLEARLY = 8192, 2, 0.02
 SHORTER = 0.3
 CAP = 0.5  # longest way an atom of unit length may go in one accelerated sweep
 SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
+# Prior scale in units of the median one: bars for which independent codes have no use had at most 0.1, the softest atom
+# of natural patches at least 0.47
+LEFT_OVER = 0.25
 WINDOW = 5  # sweeps over which the gain is averaged before it is compared with the tolerance
 ROWS_PER_UNKNOWN = 128  # size of the first part of the data, times max(h, d)
 GROWTH = 4
@@ -97,7 +100,7 @@ def learn(
         for sweep in learn(x, starts, forerunner, max_iter=max_iter // 2, schedule=schedule, **options):
             max_iter -= sweep.rows == x.shape[0]
             yield replace(sweep, converged=False, annealed=True)
-        if sweep is not None and bool((sweep.statistics.usage >= start.OFF).all()):
+        if sweep is not None and _uses_all(sweep):
             parameters, sizes, schedule = sweep.parameters, sizes[-1:], None
     for rows in sizes:
         whole, first = rows == x.shape[0], rows == sizes[0]
@@ -109,6 +112,12 @@ def learn(
         for sweep in _learn_part(task, parameters, max_iter, enough, first=first, detour=detour, generator=generator):
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
+
+
+def _uses_all(sweep: Sweep) -> bool:
+    """Whether no atom is off, or left to fit the noise."""
+    scale = sweep.parameters.prior_scale
+    return bool((sweep.statistics.usage >= start.OFF).all()) and float(scale.min()) >= LEFT_OVER * float(scale.median())
 
 
 def _parts(n: int, h: int, d: int) -> list[int]:
