@@ -21,10 +21,10 @@ from sparsentropy.experiments import patches_shown
 from sparsentropy.experiments.finding import Finding
 from sparsentropy.experiments.log import Log
 from sparsentropy.gabor import fit_gabors
+from sparsentropy.learning import em
 from sparsentropy.metrics import gini
 
 TRAINED = 0.75  # of the width of every photograph; the rest is for held-out patches
-ACTIVE = 0.1  # prior scale in units of the noise, above which an atom is in use
 PEAK = 127  # of an atom as whole numbers
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -92,7 +92,7 @@ def _learned(settings: dict[str, Any], own: dict[str, Any], method: str, anneali
         "gini": float(sparsity.mean()),
         "gini_std": float(sparsity.std()),
         "noise": noise,
-        "active": int((model.prior_scale_ > ACTIVE * noise).sum()),
+        "active": int((model.prior_scale_ > em.NARROW * noise).sum()),
         "sweeps": model.n_iter_,
         "converged": model.converged_,
         "warnings": sum(not issubclass(one.category, ConvergenceWarning) for one in told),
@@ -110,7 +110,7 @@ def _learned(settings: dict[str, Any], own: dict[str, Any], method: str, anneali
 def _fields(model: SparseCoding, size: int, most: int, *, shown: bool) -> dict[str, Any]:
     """Gabor fits of the atoms in use, evenly by scale where there are many; pictures of as many."""
     order = np.argsort(-model.prior_scale_)
-    active = order[model.prior_scale_[order] > ACTIVE * model.noise_variance_**0.5]
+    active = order[model.prior_scale_[order] > em.NARROW * model.noise_variance_**0.5]
     chosen = active[np.linspace(0, len(active) - 1, min(most, len(active))).astype(int)]
     fits = fit_gabors(model.components_[chosen], (size, size))
     found = {

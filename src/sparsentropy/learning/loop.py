@@ -90,26 +90,27 @@ def learn(
     total = sum(float(part.square().sum(dtype=torch.float64)) for part in x.split(batch_size))
     unit = math.sqrt(total / x.numel())
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
-    parameters = starts[0]
-    if len(starts) > 1:
-        parameters = _best(starts, Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean))
-    sizes = _parts(x.shape[0], parameters.h, parameters.d)
-    if max_iter > 1 and (forerunner := solver.forerunner(parameters.h)):
+    first = starts[0]
+    sizes = _parts(x.shape[0], first.h, first.d)
+    if max_iter > 1 and (forerunner := solver.forerunner(first.h)):
         options = {"tol": tol, "batch_size": batch_size, "generator": generator, "weights": weights}
         sweep = None
         for sweep in learn(x, starts, forerunner, max_iter=max_iter // 2, schedule=schedule, **options):
             max_iter -= sweep.rows == x.shape[0]
             yield replace(sweep, converged=False, annealed=True)
         if sweep is not None and _uses_all(sweep):
-            parameters, sizes, schedule = sweep.parameters, sizes[-1:], None
+            starts, sizes, schedule = [sweep.parameters], sizes[-1:], None
+    parameters = starts[0]
+    if len(starts) > 1:
+        parameters = _best(starts, Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean))
     for rows in sizes:
-        whole, first = rows == x.shape[0], rows == sizes[0]
+        whole, begins = rows == x.shape[0], rows == sizes[0]
         task = Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights, lean)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / rows)
-        detour = schedule if first else None
-        for sweep in _learn_part(task, parameters, max_iter, enough, first=first, detour=detour, generator=generator):
+        detour = schedule if begins else None
+        for sweep in _learn_part(task, parameters, max_iter, enough, first=begins, detour=detour, generator=generator):
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
 
