@@ -21,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sparsentropy import datasets, plotting
 from sparsentropy.diagnostics import amortization_gap
 from sparsentropy.estimator import SparseCoding
+from sparsentropy.experiments import photographs
 from sparsentropy.experiments.finding import Finding, Picture, Table
 from sparsentropy.experiments.log import Log
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, DiagonalSolver, LowRankSolver, encoders
@@ -137,8 +138,7 @@ class _Study:
     def __init__(self, settings: dict[str, Any], log: Log) -> None:
         self.settings, self.log, self.seed = settings, log, settings["seed"]
         self.dtype: torch.dtype = getattr(torch, settings["dtype"])
-        images, edge = datasets.whiten_images(datasets.load_photographs()), settings["edge"]
-        left, right = [image[:, :edge] for image in images], [image[:, edge:] for image in images]
+        left, right = photographs.parted(settings["edge"])
         cut = partial(datasets.extract_patches, size=settings["size"], dtype=settings["dtype"])
         self.x = torch.from_numpy(cut(left, n=settings["rows"], seed=self.seed))
         self.new = torch.from_numpy(cut(right, n=settings["held_out"], seed=self.seed))

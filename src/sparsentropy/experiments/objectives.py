@@ -8,7 +8,7 @@ from samples. Each has the best rates of a few. Beside them stand the library's 
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy import datasets, diagnostics
+from sparsentropy.experiments import photographs
 from sparsentropy.experiments.arrival import Curve, Run, chosen
 from sparsentropy.experiments.finding import Finding
 from sparsentropy.experiments.log import Log
@@ -103,15 +104,10 @@ def _bars(own: Settings, rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _patches(own: Settings, rows: int, seed: int) -> tuple[Tensor, Tensor]:
     x = torch.from_numpy(
-        datasets.extract_patches(_photographs(), size=own["size"], n=rows + own["held_out"], seed=seed)
+        datasets.extract_patches(photographs.whitened(), size=own["size"], n=rows + own["held_out"], seed=seed)
     )
     x = x / x[:rows].std()
     return x[:rows], x[rows:]
-
-
-@cache
-def _photographs() -> Any:
-    return datasets.whiten_images(datasets.load_photographs())
 
 
 def _begin(x: Tensor, own: Settings, seed: int) -> tuple[Parameters, Diagonal]:

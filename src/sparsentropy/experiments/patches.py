@@ -17,14 +17,14 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sparsentropy import datasets
 from sparsentropy.estimator import SparseCoding
-from sparsentropy.experiments import patches_shown
+from sparsentropy.experiments import patches_shown, photographs
 from sparsentropy.experiments.finding import Finding
 from sparsentropy.experiments.log import Log
 from sparsentropy.gabor import fit_gabors
 from sparsentropy.learning import em
 from sparsentropy.metrics import gini
 
-TRAINED = 0.75  # of the width of every photograph; the rest is for held-out patches
+EDGE = 480  # columns of every photograph to learn from; the 160 beside them are for held-out patches
 PEAK = 127  # of an atom as whole numbers
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -54,10 +54,7 @@ def run(settings: dict[str, Any], log: Log) -> Finding:
 @cache
 def _data(size: int, rows: int, held_out: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Patches to learn from and to look at, of different parts of the same photographs."""
-    images = datasets.whiten_images(datasets.load_photographs())
-    cuts = [int(TRAINED * image.shape[1]) for image in images]
-    left = [image[:, :cut] for image, cut in zip(images, cuts, strict=True)]
-    right = [image[:, cut:] for image, cut in zip(images, cuts, strict=True)]
+    left, right = photographs.parted(EDGE)
     new = datasets.extract_patches(right, size=size, n=held_out, seed=seed)
     return datasets.extract_patches(left, size=size, n=rows, seed=seed), new
 

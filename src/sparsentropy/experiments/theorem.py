@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sparsentropy import datasets, plotting
+from sparsentropy.experiments import photographs
 from sparsentropy.experiments.finding import Finding, Picture
 from sparsentropy.experiments.log import Log
 from sparsentropy.inference import DiagonalSolver
@@ -57,8 +58,7 @@ def _bars(settings: dict[str, Any], seed: int) -> torch.Tensor:
 
 
 def _patches(settings: dict[str, Any], seed: int) -> torch.Tensor:
-    images = datasets.whiten_images(datasets.load_photographs())
-    rows = datasets.extract_patches(images, size=settings["size"], n=settings["rows"], seed=seed)
+    rows = datasets.extract_patches(photographs.whitened(), size=settings["size"], n=settings["rows"], seed=seed)
     return torch.from_numpy(rows).double() / float(rows.std())
 
 

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, DIVERGING, INK, MUTED, STEPS, decimal, key, matrix, quiet, vector
+from .style import ACCENT, COLORS, DIVERGING, INK, MUTED, STEPS, key, log_places, matrix, quiet, vector
 
 SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", ACCENT])
 DARK = 0.6  # part of the way from white to a colour beyond which numbers on it are white
@@ -236,10 +236,7 @@ def by_ratio(
             raise ValueError(f"{name} must have {len(at)} entries, one per number of x; got {len(values)}")
         ax.plot(at, values, color=colour, linewidth=1.2, marker="o", markersize=3, markeredgewidth=0, clip_on=False)
     quiet(ax, xlabel, ylabel)
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(numticks=8))
-    ax.xaxis.set_major_formatter(FuncFormatter(decimal))
-    ax.xaxis.set_minor_locator(NullLocator())
+    log_places(ax)
     ax.set_ylim(0, 1.08 * max(1.0 if level is None else level, *(float(np.nanmax(c)) for c in curves.values())))
     key(ax, list(zip(curves, colours, strict=True)), "above")
     return ax
@@ -249,7 +246,7 @@ def _colours(series: Mapping[str, ArrayLike]) -> tuple[str, ...]:
     """One for each; the last one has the accent."""
     if len(series) > 3:
         raise ValueError(f"series must hold at most three curves, which can be told apart; got {len(series)}")
-    return {0: (), 1: (ACCENT,), 2: (INK, ACCENT)}.get(len(series), (INK, MUTED, ACCENT))
+    return COLORS[len(series)] if series else ()
 
 
 def _ratio(value: float) -> str:

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, INK, MUTED, SECOND, STEPS, Array, decimal, key, log_axis, matrix, quiet, vector
+from .style import ACCENT, COLORS, INK, STEPS, Array, Pairs, key, log_axis, log_places, matrix, pairs_of, quiet, vector
 
 FEW = 25  # points that a curve shows one by one
-COLORS = {1: (ACCENT,), 2: (INK, ACCENT), 3: (INK, MUTED, ACCENT), 4: (INK, MUTED, SECOND, ACCENT)}
-"""Of so many curves, the last of which is what a picture is about."""
 
 
 def lower_bound(values: ArrayLike, ax: Axes, held_out: ArrayLike | None = None) -> Axes:
@@ -211,9 +209,9 @@ def by_step(steps: ArrayLike, series: Mapping[str, ArrayLike], ax: Axes, *, ylab
     ('log', 'nats')
     """
     x = vector(steps, "steps")
-    colors = (INK, MUTED, ACCENT)[-len(series) :] if len(series) != 2 else (INK, ACCENT)
-    if len(series) > 3:
-        raise ValueError(f"series must hold at most three curves, which can be told apart; got {len(series)}")
+    if not 1 <= len(series) <= 3:
+        raise ValueError(f"series must hold one to three curves, which can be told apart; got {len(series)}")
+    colors = COLORS[len(series)]
     curves = {name: vector(values, name) for name, values in series.items()}
     for (name, values), color in zip(curves.items(), colors, strict=True):
         if len(values) != len(x):
@@ -227,9 +225,7 @@ def by_step(steps: ArrayLike, series: Mapping[str, ArrayLike], ax: Axes, *, ylab
     return ax
 
 
-def against(
-    series: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes, *, xlabel: str, ylabel: str, log: bool = False
-) -> Axes:
+def against(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log: bool = False) -> Axes:
     """Draw points joined by lines, each curve against numbers of its own; the vertical axis is logarithmic.
 
     The points themselves are shown where there are few of them.
@@ -263,26 +259,15 @@ def against(
     >>> ax.get_xscale(), ax.get_yscale()
     ('linear', 'log')
     """
-    if not 1 <= len(series) <= len(COLORS):
-        raise ValueError(f"series must hold one to four curves, which can be told apart; got {len(series)}")
-    colors = COLORS[len(series)]
-    widths, heights = [], []
-    for (name, (where, values)), color in zip(series.items(), colors, strict=True):
-        x, y = vector(where, name), vector(values, name)
-        if len(x) != len(y):
-            raise ValueError(f"{name} must have as many places as values; got {len(x)} and {len(y)}")
+    pairs = pairs_of(series)
+    colors = COLORS[len(pairs)]
+    for (x, y), color in zip(pairs.values(), colors, strict=True):
         ax.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) <= FEW else "", markersize=4, markeredgewidth=0)
-        widths.append(x)
-        heights.append(y)
     quiet(ax, xlabel, ylabel)
     if log:
-        places = np.concatenate(widths)
-        few = places.max() / places.min() < 100
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=8))
-        ax.xaxis.set_major_formatter(FuncFormatter(decimal))
-        ax.xaxis.set_minor_locator(NullLocator())
-    log_axis(ax, np.concatenate(heights))
+        places = np.concatenate([x for x, _ in pairs.values()])
+        log_places(ax, few=places.max() / places.min() < 100)
+    log_axis(ax, np.concatenate([y for _, y in pairs.values()]))
     key(ax, list(zip(series, colors, strict=True)), "above")
     return ax
 

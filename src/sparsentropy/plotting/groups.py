@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, INK, MUTED, SECOND, Array, key, log_axis, quiet, vector
+from .style import ACCENT, INK, MUTED, SECOND, Pairs, key, log_axis, pairs_of, quiet, vector
 
 COLORS = (INK, ACCENT, SECOND, MUTED)
-Pairs = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 
 def several(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log: bool = False) -> Axes:
@@ -46,7 +45,7 @@ def several(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log: bool = Fa
     >>> len(several(curves, Figure().subplots(), xlabel="sweep", ylabel="nats").lines)
     2
     """
-    pairs = _pairs(series)
+    pairs = pairs_of(series)
     for (x, y), color in zip(pairs.values(), COLORS, strict=False):
         ax.plot(x, y, color=color, linewidth=1.5)
     quiet(ax, xlabel, ylabel)
@@ -84,7 +83,7 @@ def clouds(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str) -> Axes:
     >>> ax.get_xlabel()
     'f'
     """
-    pairs = _pairs(series)
+    pairs = pairs_of(series)
     for (x, y), color in zip(pairs.values(), COLORS, strict=False):
         ax.plot(x, y, color=color, marker="o", markersize=3.5, markeredgewidth=0, linestyle="none", alpha=0.6)
     quiet(ax, xlabel, ylabel)
@@ -136,13 +135,3 @@ def by_row(rows: Mapping[str, ArrayLike], ax: Axes, *, xlabel: str, zero: bool =
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     return ax
-
-
-def _pairs(series: Pairs) -> dict[str, tuple[Array, Array]]:
-    if not 0 < len(series) <= len(COLORS):
-        raise ValueError(f"series must hold one to four entries, which can be told apart; got {len(series)}")
-    pairs = {name: (vector(x, name), vector(y, name)) for name, (x, y) in series.items()}
-    for name, (x, y) in pairs.items():
-        if len(x) != len(y):
-            raise ValueError(f"{name} has {len(x)} places and {len(y)} values; give one for each")
-    return pairs

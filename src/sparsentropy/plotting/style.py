@@ -6,7 +6,7 @@ named in a corner that they leave free, in their own colour, instead of in a leg
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -30,10 +30,14 @@ RC: dict[Any, Any] = {
     "svg.hashsalt": "sparsentropy",  # the same arrays give the same bytes
 }
 DIVERGING = LinearSegmentedColormap.from_list("accent", [SECOND, "#ffffff", ACCENT])
+COLORS = {1: (ACCENT,), 2: (INK, ACCENT), 3: (INK, MUTED, ACCENT), 4: (INK, MUTED, SECOND, ACCENT)}
+"""Of so many curves, the last of which is what a picture is about."""
 STEPS = (1, 2, 5, 10)
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Array = NDArray[np.float64]
+Pairs = Mapping[str, tuple[ArrayLike, ArrayLike]]
+"""What is drawn by its name, x and y of each."""
 
 
 def to_svg(draw: Callable[[Axes], object], *, width: float = 3.6, height: float = 2.6) -> str:
@@ -83,6 +87,19 @@ def vector(values: ArrayLike, name: str) -> Array:
     return vector
 
 
+def pairs_of(series: Pairs) -> dict[str, tuple[Array, Array]]:
+    """Return x and y of each as lists of floats of the same length; there are as many as can be told apart."""
+    if len(series) not in COLORS:
+        raise ValueError(f"series must hold one to four entries, which can be told apart; got {len(series)}")
+    pairs = {name: (vector(x, name), vector(y, name)) for name, (x, y) in series.items()}
+    for name, (x, y) in pairs.items():
+        if len(x) != len(y):
+            raise ValueError(
+                f"every place must have a value; got series in which {name} has {len(x)} places and {len(y)} values"
+            )
+    return pairs
+
+
 def quiet(ax: Axes, xlabel: str, ylabel: str) -> None:
     """Label the axes and take away what tells nothing: the frame, long ticks, black."""
     ax.set_xlabel(xlabel, color=INK)
@@ -102,6 +119,14 @@ def log_axis(ax: Axes, values: Array) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=8))
     ax.yaxis.set_major_formatter(FuncFormatter(decimal))
     ax.yaxis.set_minor_locator(NullLocator())
+
+
+def log_places(ax: Axes, *, few: bool = False) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers below it; `few` powers of ten leave room for more."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=8))
+    ax.xaxis.set_major_formatter(FuncFormatter(decimal))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def rounded(value: float, direction: Callable[[float], int], few: bool) -> float:
