@@ -48,8 +48,7 @@ DRAWINGS = {
     "profiles": lambda ax: plotting.profiles(ATOMS, ATOMS, ax),
     "profiles constant": lambda ax: plotting.profiles(np.ones((2, 3)), np.ones((2, 3)), ax),
     "atom_profile": lambda ax: plotting.atom_profile(ATOMS, ax),
-    "several": lambda ax: plotting.several({"a": ([1, 2], [3, 4]), "b": ([1], [2])}, ax, xlabel="x", ylabel="y"),
-    "several log": lambda ax: plotting.several({"a": ([1, 2], [3, 4e5])}, ax, xlabel="x", ylabel="y", log=True),
+    "against, straight": lambda ax: plotting.against({"a": ([1], [2])}, ax, xlabel="x", ylabel="y", log_y=False),
     "clouds": lambda ax: plotting.clouds({"a": ([1, 2], [3, 4])}, ax, xlabel="x", ylabel="y"),
     "by_row": lambda ax: plotting.by_row({"a": [1, 2], "b": [3]}, ax, xlabel="x"),
     "against": lambda ax: plotting.against({"gap": ([0, 1, 5], [0.1, 0.01, 0.0])}, ax, xlabel="steps", ylabel="nats"),
@@ -135,7 +134,7 @@ def test_numbers_beside_logarithmic_axes_are_plain_text(value, text):
 
 def test_curves_against_numbers_of_their_own_are_drawn_where_they_belong(ax):
     slow, fast = ([1.0, 20.0, 300.0], [1.0, 0.1, 0.01]), ([0.5, 2.0], [2.0, 1e-5])
-    plotting.against({"slow": slow, "fast": fast}, ax, xlabel="time (µs)", ylabel="gap (nats)", log=True)
+    plotting.against({"slow": slow, "fast": fast}, ax, xlabel="time (µs)", ylabel="gap (nats)", log_x=True)
     assert [line.get_xydata().T.tolist() for line in ax.lines] == [list(slow), list(fast)]
     assert [line.get_color() for line in ax.lines] == [plotting.INK, plotting.ACCENT]
     assert texts(ax) == ["slow", "fast"]
@@ -187,6 +186,7 @@ def test_four_curves_can_be_told_apart_and_long_ones_have_no_dots(ax):
     colors = [line.get_color() for line in ax.lines]
     assert len(set(colors)) == 4
     assert colors[-1] == plotting.ACCENT
+    assert [(text.get_text(), text.get_color()) for text in ax.texts] == list(zip("abcd", colors, strict=True))
     assert [line.get_marker() for line in ax.lines] == ["o", "o", "", ""]
 
 
@@ -254,14 +254,6 @@ def test_bad_input_is_one_line_that_says_what_was_got(draw, ax):
         draw(ax)
 
 
-def test_curves_that_are_compared_have_colours_of_their_own_and_are_named_in_them(ax):
-    curves = {name: ([1, 2], [k, k + 1]) for k, name in enumerate("abcd")}
-    plotting.several(curves, ax, xlabel="sweep", ylabel="nats")
-    assert len({line.get_color() for line in ax.lines}) == 4
-    named = {text.get_text(): text.get_color() for text in ax.texts}
-    assert named == {name: line.get_color() for name, line in zip("abcd", ax.lines, strict=True)}
-
-
 def test_rows_stand_from_top_to_bottom_with_their_mean(ax):
     plotting.by_row({"first": [1.0, 3.0], "second": [5.0]}, ax, xlabel="nats")
     assert ax.get_ylim() == (1.5, -0.5)
@@ -269,7 +261,7 @@ def test_rows_stand_from_top_to_bottom_with_their_mean(ax):
     assert [line.get_xdata()[0] for line in large] == [2.0, 5.0]
 
 
-@pytest.mark.parametrize("draw", [plotting.several, plotting.clouds])
+@pytest.mark.parametrize("draw", [plotting.against, plotting.clouds])
 @pytest.mark.parametrize(
     ("series", "message"),
     [

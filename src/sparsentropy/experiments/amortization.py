@@ -390,6 +390,6 @@ def _pictures(found: Studied, steps: list[int]) -> Iterator[Picture]:
                 {network: (1e6 * np.array(cell.seconds), shown(cell)) for network, cell in each.items()},
                 xlabel="time per patch (µs)",
                 ylabel="gap (nats per patch)",
-                log=True,
+                log_x=True,
             ),
         )

@@ -150,7 +150,7 @@ def _pictures(runs: Runs, group: str, settings: Mapping[str, Any]) -> list[Pictu
         Picture(
             f"{slug}-curves",
             f"{group}, {method}: the training bound by time, sweeps over all patches.",
-            partial(plotting.several, curves, xlabel="seconds", ylabel="nats per data point"),
+            partial(plotting.against, curves, xlabel="seconds", ylabel="nats per data point", log_y=False),
         ),
         Picture(
             f"{slug}-gabors",

@@ -249,18 +249,18 @@ class Race:
                 f"{self.name}-steps",
                 f"{place}: how far below the best bound of all the analytic bound is, by step, on the first seed. The "
                 "curve of an objective is that of whichever of its runs is ahead.",
-                partial(plotting.against, self._below(by_step, "steps"), xlabel="step", ylabel=text, log=True),
+                partial(plotting.against, self._below(by_step, "steps"), xlabel="step", ylabel=text, log_x=True),
             ),
             Picture(
                 f"{self.name}-seconds",
                 f"{place}: the same by processor time.",
-                partial(plotting.against, self._below(by_second, "seconds"), xlabel="seconds", ylabel=text, log=True),
+                partial(plotting.against, self._below(by_second, "seconds"), xlabel="seconds", ylabel=text, log_x=True),
             ),
             Picture(
                 f"{self.name}-noise",
                 f"{place}: E|g − ∇L|²/|∇L|² of gradients from k samples, after so many steps on the entropy objective. "
                 "That of the analytic objectives is zero.",
-                partial(plotting.against, noise, xlabel="samples", ylabel="noise of the gradient", log=True),
+                partial(plotting.against, noise, xlabel="samples", ylabel="noise of the gradient", log_x=True),
             ),
         )
 

@@ -405,7 +405,7 @@ def _pictures(cells: list[Cell]) -> tuple[Picture, ...]:
 
     def drawn(series: Mapping[str, list[float]], least: float, ylabel: str) -> Callable[[Any], object]:
         floored = {name: (sizes, [max(value, least) for value in values]) for name, values in series.items()}
-        return partial(plotting.against, floored, xlabel="entries of the dictionary, d h", ylabel=ylabel, log=True)
+        return partial(plotting.against, floored, xlabel="entries of the dictionary, d h", ylabel=ylabel, log_x=True)
 
     return (
         Picture(

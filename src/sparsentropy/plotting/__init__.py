@@ -7,8 +7,8 @@ can stand in a web page. No other part of the package imports matplotlib.
 """
 
 from .comparisons import by_ratio, heat_map, intervals, runs_by_sweep
-from .curves import against, by_step, lower_bound, noise, prior_scales, sparsity
-from .groups import by_row, clouds, several
+from .curves import by_step, lower_bound, noise, prior_scales, sparsity
+from .groups import against, by_row, clouds
 from .pictures import atom_profile, dictionary, examples, profiles
 from .style import ACCENT, INK, MUTED, to_svg
 
@@ -31,7 +31,6 @@ __all__ = [
     "prior_scales",
     "profiles",
     "runs_by_sweep",
-    "several",
     "sparsity",
     "to_svg",
 ]

@@ -11,9 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, COLORS, INK, STEPS, Array, Pairs, key, log_axis, log_places, matrix, pairs_of, quiet, vector
-
-FEW = 25  # points that a curve shows one by one
+from .style import ACCENT, COLORS, INK, STEPS, Array, key, log_axis, matrix, quiet, vector
 
 
 def lower_bound(values: ArrayLike, ax: Axes, held_out: ArrayLike | None = None) -> Axes:
@@ -222,53 +220,6 @@ def by_step(steps: ArrayLike, series: Mapping[str, ArrayLike], ax: Axes, *, ylab
     if log:
         log_axis(ax, np.concatenate(list(curves.values())))
     key(ax, list(zip(curves, colors, strict=True)), "top" if log else "bottom")
-    return ax
-
-
-def against(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log: bool = False) -> Axes:
-    """Draw points joined by lines, each curve against numbers of its own; the vertical axis is logarithmic.
-
-    The points themselves are shown where there are few of them.
-
-    Parameters
-    ----------
-    series : mapping of str to pairs of array_like, each of shape (m,)
-        Where, and how much, one pair for each curve; the last one is what it is about.
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    xlabel, ylabel : str
-        With the units.
-    log : bool
-        Whether the horizontal axis is logarithmic as well; then all numbers on it must be positive.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same `ax`.
-
-    Raises
-    ------
-    ValueError
-        If the two parts of a curve do not have the same length, or there are more than four curves.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> points = {"gap": ([0, 1, 5], [0.1, 0.01, 0.001])}
-    >>> ax = against(points, Figure().subplots(), xlabel="iterations", ylabel="gap (nats)")
-    >>> ax.get_xscale(), ax.get_yscale()
-    ('linear', 'log')
-    """
-    pairs = pairs_of(series)
-    colors = COLORS[len(pairs)]
-    for (x, y), color in zip(pairs.values(), colors, strict=True):
-        ax.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) <= FEW else "", markersize=4, markeredgewidth=0)
-    quiet(ax, xlabel, ylabel)
-    if log:
-        places = np.concatenate([x for x, _ in pairs.values()])
-        log_places(ax, few=places.max() / places.min() < 100)
-    log_axis(ax, np.concatenate([y for _, y in pairs.values()]))
-    key(ax, list(zip(series, colors, strict=True)), "above")
     return ax
 
 

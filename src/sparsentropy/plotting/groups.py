@@ -10,23 +10,26 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import ACCENT, INK, MUTED, SECOND, Pairs, key, log_axis, pairs_of, quiet, vector
+from .style import ACCENT, COLORS, INK, MUTED, Pairs, key, log_axis, log_places, pairs_of, quiet, vector
 
-COLORS = (INK, ACCENT, SECOND, MUTED)
+FEW = 25  # points that a curve shows one by one
 
 
-def several(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log: bool = False) -> Axes:
-    """Draw up to four curves with steps of their own.
+def against(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log_x: bool = False, log_y: bool = True) -> Axes:
+    """Draw points joined by lines, each curve against numbers of its own.
+
+    The points themselves are shown where there are few of them.
 
     Parameters
     ----------
     series : mapping of str to (x, y), each array_like of shape (m,)
+        Up to four curves; the last one is what it is about.
     ax : matplotlib.axes.Axes
         Where to draw.
     xlabel, ylabel : str
-        With the unit.
-    log : bool
-        Whether the vertical axis is logarithmic; then all y must be positive.
+        With the units.
+    log_x, log_y : bool
+        Whether an axis is logarithmic; then all numbers along `x` must be positive, and those along `y` should be.
 
     Returns
     -------
@@ -41,17 +44,22 @@ def several(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str, log: bool = Fa
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> curves = {"none": ([1, 2], [0.0, 3.0]), "prior": ([1, 2, 3], [0.0, 2.0, 3.0])}
-    >>> len(several(curves, Figure().subplots(), xlabel="sweep", ylabel="nats").lines)
-    2
+    >>> points = {"gap": ([0, 1, 5], [0.1, 0.01, 0.001])}
+    >>> ax = against(points, Figure().subplots(), xlabel="iterations", ylabel="gap (nats)")
+    >>> ax.get_xscale(), ax.get_yscale()
+    ('linear', 'log')
     """
     pairs = pairs_of(series)
-    for (x, y), color in zip(pairs.values(), COLORS, strict=False):
-        ax.plot(x, y, color=color, linewidth=1.5)
+    colors = COLORS[len(pairs)]
+    for (x, y), color in zip(pairs.values(), colors, strict=True):
+        ax.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) <= FEW else "", markersize=4, markeredgewidth=0)
     quiet(ax, xlabel, ylabel)
-    if log:
+    if log_x:
+        places = np.concatenate([x for x, _ in pairs.values()])
+        log_places(ax, few=places.max() / places.min() < 100)
+    if log_y:
         log_axis(ax, np.concatenate([y for _, y in pairs.values()]))
-    key(ax, list(zip(pairs, COLORS, strict=False)), "top" if log else "bottom")
+    key(ax, list(zip(pairs, colors, strict=True)), "above")
     return ax
 
 
@@ -84,10 +92,11 @@ def clouds(series: Pairs, ax: Axes, *, xlabel: str, ylabel: str) -> Axes:
     'f'
     """
     pairs = pairs_of(series)
-    for (x, y), color in zip(pairs.values(), COLORS, strict=False):
+    colors = COLORS[len(pairs)]
+    for (x, y), color in zip(pairs.values(), colors, strict=True):
         ax.plot(x, y, color=color, marker="o", markersize=3.5, markeredgewidth=0, linestyle="none", alpha=0.6)
     quiet(ax, xlabel, ylabel)
-    key(ax, list(zip(pairs, COLORS, strict=False)), "top")
+    key(ax, list(zip(pairs, colors, strict=True)), "top")
     return ax
 
 
