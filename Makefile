@@ -14,8 +14,9 @@ TORCH_CPU ?= torch==2.13.0+cpu
 demo: $(VENV)/.installed
 	$(BIN)/sparsentropy demo --out demo-run
 
+# One process a core, each with one thread; `pytest -k NAME` alone needs none of this.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
 """The experiments of the paper at toy size, against what they gave before."""
 
 import json
+import math
 import os
 import re
 import tomllib
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,7 +22,11 @@ EXPECTED = Path(__file__).parents[1] / "experiments" / "expected"
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}  # machines differ in their last digits, and learning makes more of them
 
 
-@pytest.fixture(scope="module", params=experiments.NAMES)
+# With several processes that test, each experiment is run in one of them only
+NAMES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in experiments.NAMES]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def reproduced(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiments") / request.param
     lines = []
@@ -127,6 +133,7 @@ class Prepared:
 
     def __init__(self, part):
         self.part = lambda name, *_: part(name)
+        self.parts = lambda computes, *_: {name: part(name) for name in computes}
 
 
 def test_bars_are_counted_and_compared_with_the_truth():
@@ -248,6 +255,22 @@ def test_a_stopped_experiment_goes_on_where_it_was(tmp_path):
     assert lines[1:] == ["two: x is 2"]
     second.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_share_parts_and_what_is_done_is_kept_when_one_fails(tmp_path):
+    lines = []
+    log = Log(lines.append, tmp_path, {"seeds": [0]}, jobs=2)
+    found = log.parts({name: partial(own_process, x) for x, name in enumerate("abc")}, "x is {x}")
+    assert [(name, part["x"]) for name, part in found.items()] == [("a", 0), ("b", 1), ("c", 2)]
+    assert os.getpid() not in {part["process"] for part in found.values()}
+    assert sorted(lines) == ["a: x is 0", "b: x is 1", "c: x is 2"]
+    with pytest.raises(ValueError, match="math domain"):
+        log.parts({"a": partial(own_process, 5), "bad": partial(math.sqrt, -1), "worse": partial(math.sqrt, -1)})
+    assert Log(lines.append, tmp_path, {"seeds": [0]}).part("a", dict)["x"] == 0
+
+
+def own_process(x):
+    return {"x": x, "process": os.getpid()}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"settings": {"seeds": [1]}, "parts": {"one": {"x": 1}}}'])

@@ -200,14 +200,23 @@ def reproduce(
     name: Annotated[str, argument("NAME", "theorem, bars, objectives, patches, robustness, scaling or amortization.")],
     out: Annotated[Path | None, option("Folder to write.", "--out", "-o", show_default="NAME")] = None,
     quick: Annotated[bool, option("A small version that takes seconds.", "--quick")] = False,
+    jobs: Annotated[
+        int | None,
+        option(
+            "Processes that share the runs of bars, patches and robustness.", "-j", min=1, show_default="one per core"
+        ),
+    ] = None,
 ) -> None:
     """Run an experiment of the paper, and write its figures, its numbers and a page.
 
     Example: [bold]sparsentropy reproduce theorem --quick[/bold]
     """
+    import torch
+
     from sparsentropy import experiments
 
-    print(experiments.reproduce(name, out or Path(name), quick=quick, tell=_say))
+    jobs = jobs or torch.get_num_threads()
+    print(experiments.reproduce(name, out or Path(name), quick=quick, jobs=jobs, tell=_say))
 
 
 @app.command()

@@ -46,7 +46,7 @@ def settings(name: str, *, quick: bool) -> dict[str, Any]:
     return tomllib.loads(text)["quick" if quick else "full"]
 
 
-def reproduce(name: str, folder: Path, *, quick: bool, tell: Callable[[str], object] = print) -> Path:
+def reproduce(name: str, folder: Path, *, quick: bool, jobs: int = 1, tell: Callable[[str], object] = print) -> Path:
     """Run an experiment and write what it found; go on where it was stopped, if it was.
 
     Parameters
@@ -56,6 +56,9 @@ def reproduce(name: str, folder: Path, *, quick: bool, tell: Callable[[str], obj
         Made if it is not there.
     quick : bool
         The small version.
+    jobs : int
+        Processes that share the runs of bars, patches and robustness. The other experiments measure times, or have few
+        runs, and use one. A script that asks for more must be guarded by ``if __name__ == "__main__"``.
     tell : callable
         Hears a line whenever a part is done.
 
@@ -67,12 +70,14 @@ def reproduce(name: str, folder: Path, *, quick: bool, tell: Callable[[str], obj
     Raises
     ------
     ValueError
-        If there is no such experiment.
+        If there is no such experiment, or `jobs` is not positive.
     OSError
         If the folder cannot be written.
     """
     numbers = settings(name, quick=quick)
-    log = Log(tell, folder, {"name": name, "version": version("sparsentropy"), **numbers})
+    if jobs < 1:
+        raise ValueError(f"An experiment needs one process at least; got jobs = {jobs}.")
+    log = Log(tell, folder, {"name": name, "version": version("sparsentropy"), **numbers}, jobs)
     finding: Finding = import_module(f"sparsentropy.experiments.{name}").run(numbers, log)
     page = write(finding, folder, command=f"sparsentropy reproduce {name}{' --quick' if quick else ''}")
     log.close()

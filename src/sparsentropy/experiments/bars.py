@@ -8,6 +8,7 @@ true bars, with posteriors of the same kind.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, final
 
 import numpy as np
@@ -56,12 +57,7 @@ class Cell:
 
 def run(settings: dict[str, Any], log: Log) -> Finding:
     """Run the experiment with these numbers (`bars.toml`)."""
-    cells = [
-        _cell(settings, log, codes, side, seeds, posterior)
-        for side, seeds in zip(settings["sides"], settings["seeds"], strict=True)
-        for codes in settings["codes"]
-        for posterior in settings["posteriors"]
-    ]
+    cells = _cells(settings, log)
     metrics: dict[str, float | int | list[float]] = {}
     times: dict[str, float | int | list[float]] = {}
     for cell in cells:
@@ -80,17 +76,21 @@ def run(settings: dict[str, Any], log: Log) -> Finding:
     )
 
 
-def _cell(settings: dict[str, Any], log: Log, codes: str, side: int, seeds: int, posterior: str) -> Cell:
+def _cells(settings: dict[str, Any], log: Log) -> list[Cell]:
+    kinds = [
+        (codes, side, posterior, range(seeds))
+        for side, seeds in zip(settings["sides"], settings["seeds"], strict=True)
+        for codes in settings["codes"]
+        for posterior in settings["posteriors"]
+    ]
+    computes = {
+        f"{2 * side} bars, {codes}, {posterior}, seed {seed}": partial(_part, settings, codes, side, posterior, seed)
+        for codes, side, posterior, seeds in kinds
+        for seed in seeds
+    }
     line = "lowest cosine {worst:.3f}, bound {bound:.2f} nats, the true bars {truth:.2f}, {sweeps} sweeps"
-    runs = tuple(
-        log.part(
-            f"{2 * side} bars, {codes}, {posterior}, seed {seed}",
-            partial(_part, settings, codes, side, posterior, seed),
-            line,
-        )
-        for seed in range(seeds)
-    )
-    return Cell(codes, side, posterior, runs)
+    runs = iter(log.parts(computes, line).values())
+    return [Cell(codes, side, posterior, tuple(islice(runs, len(seeds)))) for codes, side, posterior, seeds in kinds]
 
 
 def _part(settings: dict[str, Any], codes: Any, side: int, posterior: str, seed: int) -> dict[str, Any]:

@@ -39,15 +39,23 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def run(settings: dict[str, Any], log: Log) -> Finding:
     """Run the experiment with these numbers (`patches.toml`)."""
-    runs: patches_shown.Runs = {}
+    kinds = [
+        (group, method, annealing, seed)
+        for seed in settings["seeds"]
+        for group, own in settings["groups"].items()
+        for method in own["methods"]
+        for annealing in settings["annealing"]
+    ]
+    computes = {
+        f"{group}, {method}, {annealing}, seed {seed}": partial(
+            _learned, settings, settings["groups"][group], method, annealing, seed
+        )
+        for group, method, annealing, seed in kinds
+    }
     line = "{held_out:.2f} nats held out, Gini {gini:.3f}, {active} atoms, {sweeps} sweeps, {seconds:.0f} s"
-    for seed in settings["seeds"]:
-        for group, own in settings["groups"].items():
-            for method in own["methods"]:
-                for annealing in settings["annealing"]:
-                    name = f"{group}, {method}, {annealing}, seed {seed}"
-                    compute = partial(_learned, settings, own, method, annealing, seed)
-                    runs.setdefault((group, method, annealing), []).append(log.part(name, compute, line))
+    runs: patches_shown.Runs = {}
+    for (*kind, _), one in zip(kinds, log.parts(computes, line).values(), strict=True):
+        runs.setdefault((kind[0], kind[1], kind[2]), []).append(one)
     return patches_shown.finding(runs, settings)
 
 

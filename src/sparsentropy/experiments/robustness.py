@@ -57,16 +57,21 @@ def run(settings: dict[str, Any], log: Log) -> Finding:
 
 def _grid(settings: dict[str, Any], log: Log, posterior: str) -> tuple[Grid, list[float]]:
     """What was found, and the seconds of every run."""
-    runs = [
-        [
-            [_run(settings, log, posterior, noise_std, prior_scale, seed) for seed in range(settings["seeds"])]
-            for prior_scale in settings["prior_scale"]
-        ]
+    shape = len(settings["noise_std"]), len(settings["prior_scale"]), settings["seeds"]
+    computes = {
+        f"{posterior}, σ = {noise_std:g}, λ = {prior_scale:g}, seed {seed}": partial(
+            _part, settings, posterior, noise_std, prior_scale, seed
+        )
         for noise_std in settings["noise_std"]
-    ]
+        for prior_scale in settings["prior_scale"]
+        for seed in range(settings["seeds"])
+    }
+    line = "lowest cosine {worst:.3f}, σ̂/σ = {noise_ratio:.3f}, λ̂/λ = {scale_ratio:.3f}"
+    runs = log.parts(computes, line).values()
 
     def of(key: str) -> np.ndarray:
-        return np.array([[[one[key] for one in cell] for cell in row] for row in runs])
+        values = np.array([one[key] for one in runs])
+        return values.reshape(*shape, *values.shape[1:])
 
     threshold = settings["found"]
     grid = Grid(
@@ -77,16 +82,6 @@ def _grid(settings: dict[str, Any], log: Log, posterior: str) -> tuple[Grid, lis
         scale=np.median(of("scale_ratio"), axis=2),
     )
     return grid, of("seconds").ravel().tolist()
-
-
-def _run(
-    settings: dict[str, Any], log: Log, posterior: str, noise_std: float, prior_scale: float, seed: int
-) -> dict[str, Any]:
-    return log.part(
-        f"{posterior}, σ = {noise_std:g}, λ = {prior_scale:g}, seed {seed}",
-        partial(_part, settings, posterior, noise_std, prior_scale, seed),
-        "lowest cosine {worst:.3f}, σ̂/σ = {noise_ratio:.3f}, λ̂/λ = {scale_ratio:.3f}",
-    )
 
 
 def _part(settings: dict[str, Any], posterior: str, noise_std: float, prior_scale: float, seed: int) -> dict[str, Any]:
