@@ -18,6 +18,7 @@ from table import Table
 from workloads import PATCH_NOTES, patches
 
 SIZE, H, ROWS, SWEEPS = 16, 100, 2048, 30
+QUICK = 8, 32, 512, 6
 SOLVERS: dict[str, AbstractSolver] = {"low-rank, 4": LowRankSolver(4), "full": FullSolver()}
 
 NOTES = f"""\
@@ -71,17 +72,19 @@ def add(table: Table, posterior: str, ahead: str, ratio: str, found: Learned) ->
 
 
 def load(_posterior: str, _alone: bool, quick: bool) -> Data:
-    train, test = patches(SIZE, quick=quick)
-    return train[: ROWS // 4 if quick else ROWS], test[:ROWS]
+    size, _, rows, _ = QUICK if quick else (SIZE, H, ROWS, SWEEPS)
+    train, test = patches(size, quick=quick)
+    return train[:rows], test[:ROWS]
 
 
 def learned(data: Data, posterior: str, alone: bool, quick: bool) -> Learned:
     train, test = (torch.from_numpy(rows) for rows in data)
     unit, solver, generator = unit_of(data), SOLVERS[posterior], torch.Generator().manual_seed(0)
     shift = train.shape[1] * float(torch.tensor(unit).log())
-    options: dict[str, Any] = {"max_iter": 6 if quick else SWEEPS, "tol": 0.02, "batch_size": 1024}
+    _, h, _, sweeps = QUICK if quick else (SIZE, H, ROWS, SWEEPS)
+    options: dict[str, Any] = {"max_iter": sweeps, "tol": 0.02, "batch_size": 1024}
     x, curve, sweep, began = train / unit, [], None, time.perf_counter()
-    starts = random_starts(x, H, generator)
+    starts = random_starts(x, h, generator)
     for sweep in learn(x, starts, Alone(solver) if alone else solver, generator=generator, **options):
         if sweep.rows == len(x):
             curve.append((time.perf_counter() - began, sweep.lower_bound - shift))
