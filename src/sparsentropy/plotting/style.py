@@ -139,7 +139,7 @@ def rounded(value: float, direction: Callable[[float], int], few: bool) -> float
 
 def decimal(value: float, _position: int | None = None) -> str:
     """Plain digits where they are short, else a power of ten in Unicode (SVG text cannot hold formulas)."""
-    if 1e-3 <= value <= 1e4:
+    if 1e-3 <= value < 1e4:
         return f"{value:g}"
     exponent = math.floor(math.log10(value) + 1e-9)
     factor = round(value / 10.0**exponent)
