@@ -53,6 +53,18 @@ def test_entropy_by_quadrature(likelihood, noise, variance):
 
 @each_likelihood
 @each_dtype
+def test_what_is_missing_has_no_density(likelihood, noise, dtype):
+    dictionary, codes = unit_dictionary(3, 4, generator()).to(dtype), normal(5, 2, 4, draw=generator(1)).to(dtype)
+    x = torch.tensor([[0.3, torch.nan, -1.0], [torch.nan] * 3], dtype=dtype)
+    actual = likelihood.log_prob(x, codes, dictionary, torch.tensor(0.3, dtype=dtype))
+    seen = [0, 2]
+    expected = likelihood.log_prob(x[:1, seen], codes[:, :1], dictionary[seen], torch.tensor(0.3, dtype=dtype))
+    assert_close(actual[:, :1], expected, dtype)
+    assert (actual[:, 1] == 0).all()
+
+
+@each_likelihood
+@each_dtype
 def test_log_prob_of_data_around_the_linear_map(likelihood, noise, dtype):
     dictionary = unit_dictionary(3, 4, generator()).to(dtype)
     codes, x = normal(5, 2, 4, draw=generator(1)).to(dtype), normal(2, 3, draw=generator(2)).to(dtype)

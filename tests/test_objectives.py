@@ -112,6 +112,7 @@ def test_statistics_by_their_definition(name, shape, dtype):
     slope = torch.erf(nu / problem.q.std.double() / math.sqrt(2))
     expected = Statistics(
         n=double(float(shape.n)),
+        observed=double(float(shape.n * shape.d)),
         square=(x**2).sum(),
         cross=torch.einsum("nd,nh->dh", x, nu),
         second_moment=torch.einsum("nh,nk->hk", nu, nu) + covariance.sum(0),
@@ -219,6 +220,74 @@ def test_float32_is_as_good_as_float64_at_small_noise(name, shape):
     assert statistics.mean_error(turned).item() == pytest.approx(accurate.mean_error(turned).item(), rel=1e-4)
     exact = entropy_elbo(accurate, parameters).item()
     assert entropy_elbo(statistics, parameters).item() == pytest.approx(exact, abs=1e-3)
+
+
+# --- Missing entries
+
+
+def with_gaps(x, seed=7):
+    """Data of which about a third is missing, all of the first data point, and nothing of the second."""
+    missing = torch.rand(x.shape, generator=generator(seed)) < 0.35
+    missing[0], missing[1] = True, False
+    return torch.where(missing, torch.nan, x)
+
+
+def by_rows(bound, x, q, parameters):
+    """What is observed of each data point, with its own part of the dictionary."""
+    seen = [~row.isnan() for row in x]
+    parts = [replace(parameters, dictionary=parameters.dictionary[some]) for some in seen]
+    return torch.cat([bound(x[n : n + 1, seen[n]], q[n : n + 1], parts[n]) for n in range(len(x))])
+
+
+@each_posterior
+@each_shape
+@each_dtype
+def test_missing_entries_are_left_out_of_the_bound(name, shape, dtype):
+    problem = random_problem(name, shape, dtype)
+    x = with_gaps(problem.x)
+    rows = elbo_rows(x, problem.q, problem.parameters)
+    assert rows.dtype == dtype
+    expected = by_rows(dense_elbo_rows, x, problem.q, problem.parameters)
+    assert_close(rows, expected)
+    statistics = Statistics.of(x, problem.q, problem.parameters)
+    assert float(statistics.observed) == float((~x.isnan()).sum())
+    assert_close(elbo(statistics, problem.parameters), expected.mean(), dtype)
+
+
+@each_posterior
+@each_shape
+def test_the_bound_of_completed_moments_touches_that_of_what_is_observed(name, shape):
+    """It has the same slope at the dictionary the moments were completed with, and is below it at others."""
+    problem = random_problem(name, shape)
+    x, p = with_gaps(problem.x), problem.parameters
+    statistics = Statistics.of(x, problem.q, p)
+    W = p.dictionary.clone().requires_grad_()
+    bounds = (
+        elbo(statistics, replace(p, dictionary=W)),
+        elbo_rows(x, problem.q, replace(p, dictionary=W)).mean(),
+    )
+    assert_close(*(torch.autograd.grad(bound, W)[0] for bound in bounds))
+    for seed in range(3):
+        other = replace(p, dictionary=p.dictionary + 0.3 * normal(shape.d, shape.h, draw=generator(seed)))
+        assert elbo(statistics, other) < elbo_rows(x, problem.q, other).mean()
+
+
+@each_posterior
+def test_statistics_of_batches_with_missing_entries_add_up(name):
+    problem = random_problem(name, SHAPES["d>h"])
+    x, q, p = with_gaps(problem.x), problem.q, problem.parameters
+    parts = [Statistics.of(x[rows], q[rows], p) for rows in (slice(0, 1), slice(1, 3), slice(3, None))]
+    assert_same_statistics(reduce(add, parts), Statistics.of(x, q, p))
+
+
+def test_noise_is_fitted_to_what_is_observed():
+    problem = random_problem("full", SHAPES["d<h"])
+    statistics = Statistics.of(with_gaps(problem.x), problem.q, problem.parameters)
+    fitted = statistics.fit(problem.parameters)
+    highest = elbo(statistics, fitted)
+    assert_close(highest, entropy_elbo(statistics, problem.parameters))
+    for factor in (0.99, 1.01):
+        assert elbo(statistics, replace(fitted, noise_variance=factor * fitted.noise_variance)) < highest
 
 
 # --- Bounds

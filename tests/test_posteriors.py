@@ -25,7 +25,7 @@ from sparsentropy import precision
 from sparsentropy.posteriors import Diagonal, Full, LowRank
 
 DRAWS = 20_000
-SUMS = ("covariance_sum", "second_moment_sum")  # always in float64
+SUMS = ("covariance_sum", "second_moment_sum", "projected_covariance_sum")  # always in float64
 
 
 def dense(q):
@@ -54,6 +54,8 @@ def answers(q, shape):
         "second_moment_sum": q.second_moment_sum(),
         "entropy": q.entropy(),
         "spread": q.spread(dictionary),
+        "projected_variance": q.projected_variance(dictionary),
+        "projected_covariance_sum": q.projected_covariance_sum(dictionary, q.mean @ dictionary.T),
         "abs_moment": q.abs_moment(),
         "log_prob": q.log_prob(q.mean + normal(3, shape.n, shape.h, draw=draw).to(q.mean)),
         "rotated mean": rotated.mean,
@@ -90,6 +92,8 @@ def test_answers_are_those_of_the_dense_gaussian(name, shape, dtype):
         "second_moment_sum": torch.einsum("nh,nk->hk", mean, mean) + covariance.sum(0),
         "entropy": reference.entropy(),
         "spread": torch.einsum("dh,nhk,dk->n", dictionary, covariance, dictionary),
+        "projected_variance": torch.einsum("dh,nhk,dk->nd", dictionary, covariance, dictionary),
+        "projected_covariance_sum": torch.einsum("nd,dh,nhk->dk", mean @ dictionary.T, dictionary, covariance),
         "abs_moment": torch.as_tensor(stats.foldnorm(mean.abs() / std, scale=std).mean()),
         "log_prob": reference.log_prob(mean + normal(3, shape.n, shape.h, draw=draw)),
         "rotated mean": torch.einsum("gh,nh->ng", matrix, mean),

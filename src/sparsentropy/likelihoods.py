@@ -15,23 +15,23 @@ from torch import Tensor
 
 
 class AbstractLikelihood(ABC):
-    """Noise with one free scale around the linear map x ≈ W z."""
+    """Noise with one free scale around the linear map x ≈ W z; d is the number of entries that were observed."""
 
     @abstractmethod
-    def fit(self, mean_error: Tensor, d: int) -> Tensor:
+    def fit(self, mean_error: Tensor, d: int | Tensor) -> Tensor:
         """Noise variance σ²* from the mean expected squared error of a data point."""
 
     @abstractmethod
-    def entropy(self, noise_variance: Tensor, d: int) -> Tensor:
+    def entropy(self, noise_variance: Tensor, d: int | Tensor) -> Tensor:
         """H[p(x|z; σ²)] in nats: a scalar."""
 
     @abstractmethod
-    def expected_log_prob(self, error: Tensor, noise_variance: Tensor, d: int) -> Tensor:
+    def expected_log_prob(self, error: Tensor, noise_variance: Tensor, d: int | Tensor) -> Tensor:
         """E log p(x|z; σ²) in nats from the expected squared error of each data point."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, codes: Tensor, dictionary: Tensor, noise_variance: Tensor) -> Tensor:
-        """Log p(x|z) in nats for data (n, d) and codes (..., n, h): (..., n)."""
+        """Log p(x|z) in nats for data (n, d) and codes (..., n, h), (..., n); entries that are NaN are left out."""
 
     @abstractmethod
     def sample(self, codes: Tensor, dictionary: Tensor, noise_variance: Tensor, generator: torch.Generator) -> Tensor:
@@ -50,22 +50,22 @@ class Gaussian(AbstractLikelihood):
     tensor(2.)
     """
 
-    def fit(self, mean_error: Tensor, d: int) -> Tensor:
+    def fit(self, mean_error: Tensor, d: int | Tensor) -> Tensor:
         """σ²* = mean_n E|x_n − W z_n|² / d (Theorem 2)."""
         return mean_error / d
 
-    def entropy(self, noise_variance: Tensor, d: int) -> Tensor:
+    def entropy(self, noise_variance: Tensor, d: int | Tensor) -> Tensor:
         """d/2 log(2πe σ²)."""
         return d / 2 * torch.log(2 * math.pi * math.e * noise_variance)
 
-    def expected_log_prob(self, error: Tensor, noise_variance: Tensor, d: int) -> Tensor:
+    def expected_log_prob(self, error: Tensor, noise_variance: Tensor, d: int | Tensor) -> Tensor:
         """−d/2 log(2πσ²) − E|x − W z|²/2σ²."""
         return -d / 2 * torch.log(2 * math.pi * noise_variance) - error / (2 * noise_variance)
 
     def log_prob(self, x: Tensor, codes: Tensor, dictionary: Tensor, noise_variance: Tensor) -> Tensor:
         """Log N(x; W z, σ² I)."""
-        error = (x - codes @ dictionary.T).square().sum(-1)
-        return self.expected_log_prob(error, noise_variance, x.shape[-1])
+        error = (x - codes @ dictionary.T).square().nansum(-1)
+        return self.expected_log_prob(error, noise_variance, (~x.isnan()).sum(-1).to(x.dtype))
 
     def sample(self, codes: Tensor, dictionary: Tensor, noise_variance: Tensor, generator: torch.Generator) -> Tensor:
         """W z plus noise."""

@@ -69,6 +69,8 @@ class Statistics:
     ----------
     n : Tensor, shape ()
         Number of data points.
+    observed : Tensor, shape ()
+        Number of their entries that were observed, n d where none is missing.
     square : Tensor, shape ()
         Σ |x|².
     cross : Tensor, shape (d, h)
@@ -94,6 +96,7 @@ class Statistics:
     """
 
     n: Tensor
+    observed: Tensor
     square: Tensor
     cross: Tensor
     second_moment: Tensor
@@ -104,14 +107,19 @@ class Statistics:
 
     @classmethod
     def of(cls, x: Tensor, q: AbstractPosterior, parameters: Parameters) -> "Statistics":
-        """Statistics of data x (n, d) under q.
+        """Statistics of data x (n, d) under q; NaN is what is missing.
 
         The mathematics needs no parameters; the arithmetic does. Σ|x|² − 2⟨W, Σxνᵀ⟩ + ⟨WᵀW, Σννᵀ⟩ loses all digits in
         float32 when the noise is small, so the sums are built around the residual at the present dictionary, where
         they are exact.
+
+        A missing entry takes the moments of w_dᵀz at the present dictionary. It then adds nothing to the expected
+        error and to its slope ∂/∂W there, and something to the error at any other dictionary; so the bound that these
+        sums give is a lower bound that touches at the present one, as in EM, where missing entries are hidden variables
+        (Dempster, Laird and Rubin, JRSS B 1977).
         """
         W = parameters.dictionary.double()
-        residual = x - q.mean @ parameters.dictionary.T
+        residual, missing = _residual(x, q, parameters)
         mean_square = (q.mean.T @ q.mean).double()
         residual_cross = (residual.T @ q.mean).double()  # Σ (x − Wν) νᵀ
         explained = W @ mean_square
@@ -119,11 +127,17 @@ class Statistics:
         square = (
             residual.square().sum(1).sum(dtype=torch.float64) + 2 * (W * residual_cross).sum() + (W * explained).sum()
         )
+        cross, observed = residual_cross + explained, float(x.numel())
+        if missing is not None:
+            # What is missing is W z, whose mean Wν has left no residual: its covariance remains, Σ_n (W T)_d there
+            unknown = q.projected_covariance_sum(parameters.dictionary, missing.to(x.dtype))
+            cross, square, observed = cross + unknown, square + (W * unknown).sum(), observed - float(missing.sum())
         statistic, slope = parameters.prior.statistic_and_slope(q.mean, q.std)
         return cls(
             n=torch.tensor(float(x.shape[0]), dtype=torch.float64, device=x.device),
+            observed=torch.tensor(observed, dtype=torch.float64, device=x.device),
             square=square,
-            cross=residual_cross + explained,
+            cross=cross,
             second_moment=mean_square + q.covariance_sum().double(),
             prior_statistic=statistic.sum(0, dtype=torch.float64),
             entropy=q.entropy().sum(dtype=torch.float64),
@@ -139,9 +153,9 @@ class Statistics:
         return Statistics(**{f.name: getattr(self, f.name) * weight for f in fields(self)})
 
     @property
-    def d(self) -> int:
-        """Observed dimensions."""
-        return self.cross.shape[0]
+    def d(self) -> Tensor:
+        """Observed entries of a data point, on average."""
+        return self.observed / self.n
 
     @property
     def usage(self) -> Tensor:
@@ -201,7 +215,7 @@ def elbo(statistics: Statistics, parameters: Parameters) -> Tensor:
         mean_n {E log p(x|z) + E log p(z) + H[q_n]}, nats per data point, float64.
     """
     p = parameters.to(torch.float64)
-    reconstruction = p.likelihood.expected_log_prob(statistics.mean_error(p.dictionary), p.noise_variance, p.d)
+    reconstruction = p.likelihood.expected_log_prob(statistics.mean_error(p.dictionary), p.noise_variance, statistics.d)
     prior = p.prior.expected_log_prob(statistics.prior_statistic / statistics.n, p.prior_scale)
     return reconstruction + prior + statistics.entropy / statistics.n
 
@@ -224,17 +238,33 @@ def entropy_elbo(statistics: Statistics, parameters: Parameters, weights: Weight
     """
     best = statistics.fit(parameters.to(torch.float64))
     prior = best.prior.entropy(best.prior_scale)
-    noise = best.likelihood.entropy(best.noise_variance, best.d)
+    noise = best.likelihood.entropy(best.noise_variance, statistics.d)
     return statistics.entropy / statistics.n - weights.prior * prior - weights.likelihood * noise
 
 
 def elbo_rows(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> Tensor:
-    """The standard lower bound of every data point, (n,): a true lower bound of log p(x_n), nats."""
+    """The standard lower bound of every data point, (n,): a true lower bound of log p(x_n), nats.
+
+    Where entries are missing (NaN), that of the others.
+    """
     p = parameters
-    residual = x - q.mean @ p.dictionary.T
-    error = residual.square().sum(1) + q.spread(p.dictionary)
-    reconstruction = p.likelihood.expected_log_prob(error, p.noise_variance, p.d)
+    residual, missing = _residual(x, q, p)
+    error = residual.square().sum(1)
+    if missing is None:
+        error, d = error + q.spread(p.dictionary), p.d
+    else:
+        seen = (~missing).to(x.dtype)
+        error, d = error + (q.projected_variance(p.dictionary) * seen).sum(1), seen.sum(1)
+    reconstruction = p.likelihood.expected_log_prob(error, p.noise_variance, d)
     return reconstruction + p.prior.expected_log_prob(p.prior.statistic(q), p.prior_scale) + q.entropy()
+
+
+def _residual(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> tuple[Tensor, Tensor | None]:
+    """X − Wν, zero where x is missing (NaN), and where that is; None where all is there."""
+    residual, missing = x - q.mean @ parameters.dictionary.T, x.isnan()
+    if not missing.any():
+        return residual, None
+    return residual.masked_fill(missing, 0.0), missing
 
 
 def sampled_elbo(

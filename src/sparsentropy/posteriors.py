@@ -44,6 +44,14 @@ class AbstractPosterior(ABC):
         """tr(WᵀW T_n), (n,): the part of the expected squared error that comes from not knowing the codes."""
 
     @abstractmethod
+    def projected_variance(self, dictionary: Tensor) -> Tensor:
+        """diag(W T_n Wᵀ), (n, d): how well each entry of W z is known, data units squared."""
+
+    @abstractmethod
+    def projected_covariance_sum(self, dictionary: Tensor, weight: Tensor) -> Tensor:
+        """Σ_n b_nd (W T_n)_dh for weights b (n, d): (d, h), in float64."""
+
+    @abstractmethod
     def noise(self, k: int, generator: torch.Generator) -> Tensor:
         """K draws of z − ν, (k, n, h)."""
 
@@ -164,6 +172,14 @@ class Diagonal(AbstractPosterior):
         """Σ_h |w_h|² v_nh, (n,)."""
         return self.variance @ dictionary.square().sum(0)
 
+    def projected_variance(self, dictionary: Tensor) -> Tensor:
+        """Σ_h W_dh² v_nh, (n, d)."""
+        return self.variance @ dictionary.square().T
+
+    def projected_covariance_sum(self, dictionary: Tensor, weight: Tensor) -> Tensor:
+        """(Σ_n b_nd v_nh) W_dh."""
+        return (weight.T @ self.variance).double() * dictionary.double()
+
     def noise(self, k: int, generator: torch.Generator) -> Tensor:
         """S ε, (k, n, h)."""
         return self.std * _normal((k, *self.mean.shape), self.mean, generator)
@@ -247,6 +263,17 @@ class LowRank(AbstractPosterior):
         """Σ_h |w_h|² v_nh + |W V_n|², (n,)."""
         own = self.diagonal @ dictionary.square().sum(0)
         return own + (dictionary @ self.factor).square().sum((1, 2))
+
+    def projected_variance(self, dictionary: Tensor) -> Tensor:
+        """Σ_h W_dh² v_nh + |(W V_n)_d|², (n, d)."""
+        return self.diagonal @ dictionary.square().T + (dictionary @ self.factor).square().sum(2)
+
+    def projected_covariance_sum(self, dictionary: Tensor, weight: Tensor) -> Tensor:
+        """(Σ_n b_nd v_nh) W_dh + Σ_nr b_nd (W V_n)_dr V_nhr."""
+        own = (weight.T @ self.diagonal).double() * dictionary.double()
+        d, h = dictionary.shape
+        left = ((dictionary @ self.factor) * weight.unsqueeze(2)).transpose(0, 1).reshape(d, -1)
+        return own + (left @ self.factor.mT.reshape(-1, h)).double()
 
     def noise(self, k: int, generator: torch.Generator) -> Tensor:
         """√v ε + V ε', (k, n, h)."""
@@ -348,6 +375,18 @@ class Full(AbstractPosterior):
         """tr(WᵀW T_n), (n,)."""
         parts = [factor.spread(dictionary.to(factor.dtype)) for _, factor in self._chunks()]
         return torch.cat(parts).to(self.mean.dtype)
+
+    def projected_variance(self, dictionary: Tensor) -> Tensor:
+        """diag(W T_n Wᵀ), (n, d), a chunk of data points at a time."""
+        parts = [factor.rotated_variance(dictionary.to(factor.dtype)) for _, factor in self._chunks()]
+        return torch.cat(parts).to(self.mean.dtype)
+
+    def projected_covariance_sum(self, dictionary: Tensor, weight: Tensor) -> Tensor:
+        """Σ_n b_nd (W T_n)_dh, a chunk of data points at a time."""
+        total = torch.zeros_like(dictionary, dtype=torch.float64)
+        for rows, factor in self._chunks():
+            total += factor.projected_sum(dictionary.to(factor.dtype), weight[rows].to(factor.dtype))
+        return total
 
     def noise(self, k: int, generator: torch.Generator) -> Tensor:
         """T (Wᵀε/σ + √κ ε'): its covariance is T (WᵀW/σ² + diag κ) T = T, (k, n, h)."""

@@ -117,6 +117,10 @@ class Cholesky:
         """Σ_n b_nh (V T_n Vᵀ)_hj for weights b (n, h): (h, h)."""
         return _weighted_square(self.inverse_factor @ matrix.T, weight)
 
+    def projected_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """Σ_n b_nd (W T_n)_dh for W (d, h) and weights b (n, d): (d, h)."""
+        return _weighted_product(self.inverse_factor @ matrix.T, self.inverse_factor, weight)
+
     def multiply(self, right: Tensor) -> Tensor:
         """T_n b_n for b (..., n, h)."""
         half = self.inverse_factor @ right.unsqueeze(-1)
@@ -185,6 +189,11 @@ class Woodbury:
         own = (matrix * (weight.T @ self.prior_variance)) @ matrix.T
         return own - _weighted_square(self.explained @ matrix.T, weight)
 
+    def projected_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """Σ_n b_nd (W T_n)_dh for W (d, h) and weights b (n, d): (d, h)."""
+        own = (weight.T @ self.prior_variance) * matrix
+        return own - _weighted_product(self.explained @ matrix.T, self.explained, weight)
+
     def multiply(self, right: Tensor) -> Tensor:
         """T_n b_n for b (..., n, h)."""
         shared = self.explained @ right.unsqueeze(-1)
@@ -217,6 +226,10 @@ def _invert_factor(matrix: Tensor, out: Tensor) -> None:
 
 
 def _weighted_square(root: Tensor, weight: Tensor) -> Tensor:
-    """Σ_n b_nh (R_nᵀ R_n)_hj for R (n, k, h): one product over all rows of all R_n."""
-    h = root.shape[2]
-    return (root * weight[:, None]).reshape(-1, h).T @ root.reshape(-1, h)
+    """Σ_n b_nh (R_nᵀ R_n)_hj for R (n, k, h)."""
+    return _weighted_product(root, root, weight)
+
+
+def _weighted_product(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+    """Σ_n b_nd (L_nᵀ R_n)_dh for L (n, k, d) and R (n, k, h): one product over all rows of all matrices."""
+    return (left * weight[:, None]).reshape(-1, left.shape[2]).T @ right.reshape(-1, right.shape[2])
