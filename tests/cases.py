@@ -84,12 +84,20 @@ def _full(shape: Shape, draw: torch.Generator) -> dict[str, Tensor]:
     return {"mean": mean, "prior_precision": precision, "scaled_dictionary": scaled_dictionary}
 
 
+def _partly_seen(shape: Shape, draw: torch.Generator) -> dict[str, Tensor]:
+    """The first data point is not seen at all, the last one as a whole."""
+    observed = (torch.rand(shape.n, shape.d, dtype=torch.float64, generator=draw) < 0.6).double()
+    observed[0], observed[-1] = 0.0, 1.0
+    return _full(shape, draw) | {"observed": observed}
+
+
 POSTERIORS: dict[str, tuple[Callable[..., AbstractPosterior], Arguments]] = {
     "diagonal": (Diagonal, _diagonal),
     "low-rank-1": (LowRank, _low_rank(1)),
     "low-rank-3": (LowRank, _low_rank(3)),
     "low-rank-9": (LowRank, _low_rank(9)),
     "full": (Full.from_precision, _full),
+    "full-in-part": (Full.from_precision, _partly_seen),
 }
 """Name → how the posterior is built, and its arguments at random for (n, d, h) and a generator."""
 
@@ -105,7 +113,8 @@ def builder(q: AbstractPosterior) -> Callable[..., AbstractPosterior]:
 
 def arguments(q: AbstractPosterior) -> dict[str, Tensor]:
     """What q was built from: `builder(q)(**arguments(q))` is q again."""
-    return {name: getattr(q, name) for name in inspect.signature(builder(q)).parameters}
+    given = {name: getattr(q, name) for name in inspect.signature(builder(q)).parameters}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def to_double(q: AbstractPosterior) -> AbstractPosterior:
@@ -120,7 +129,7 @@ def stretched(q: AbstractPosterior, c: Tensor) -> AbstractPosterior:
     if isinstance(q, LowRank):
         return LowRank(q.mean * c, q.diagonal * c**2, q.factor * c[:, None])
     assert isinstance(q, Full), f"cases.stretched does not know {type(q).__name__}"
-    return Full.from_precision(q.mean * c, q.prior_precision / c**2, q.scaled_dictionary / c)
+    return Full.from_precision(q.mean * c, q.prior_precision / c**2, q.scaled_dictionary / c, q.observed)
 
 
 def random_parameters(shape: Shape, dtype: torch.dtype = torch.float64, seed: int = 1) -> Parameters:

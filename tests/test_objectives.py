@@ -200,7 +200,7 @@ def tight_problem(name, shape, noise):
     x = mean @ dictionary.T + noise * normal(shape.n, shape.d, draw=draw)
     wide = arguments(random_posterior(name, shape))
     size = {"mean": mean, "scaled_dictionary": dictionary / noise, "prior_precision": 1 / (noise * wide["mean"].abs())}
-    size |= {"variance": noise**2, "diagonal": noise**2, "factor": noise}
+    size |= {"variance": noise**2, "diagonal": noise**2, "factor": noise, "observed": torch.ones_like(x)}
     narrow = {k: v * size[k] if k in ("variance", "diagonal", "factor") else size[k] for k, v in wide.items()}
     q = builder(random_posterior(name, shape))(**{k: v.float() for k, v in narrow.items()})
     parameters = replace(random_parameters(shape), dictionary=dictionary, noise_variance=double(noise**2))

@@ -325,6 +325,8 @@ class Full(AbstractPosterior):
         log det T_n.
     scaled_dictionary : Tensor, shape (d, h)
         W/σ, shared by all data points.
+    observed : Tensor, shape (n, d), optional
+        1 where an entry of the data was observed and 0 where it is missing, which leaves its row of W out of T⁻¹.
     factors : optional
         See `remembering`.
     """
@@ -334,13 +336,16 @@ class Full(AbstractPosterior):
     variance: Tensor
     log_det: Tensor
     scaled_dictionary: Tensor
+    observed: Tensor | None = None
     factors: "tuple[tuple[slice, precision.Cholesky | precision.Woodbury], ...] | None" = field(
         default=None, repr=False, compare=False
     )
 
     @classmethod
-    def from_precision(cls, mean: Tensor, prior_precision: Tensor, scaled_dictionary: Tensor) -> "Full":
-        """Build the posterior from ν (n, h), κ (n, h) > 0 and W/σ (d, h).
+    def from_precision(
+        cls, mean: Tensor, prior_precision: Tensor, scaled_dictionary: Tensor, observed: Tensor | None = None
+    ) -> "Full":
+        """Build the posterior from ν (n, h), κ (n, h) > 0, W/σ (d, h) and what was observed (n, d).
 
         Examples
         --------
@@ -350,10 +355,10 @@ class Full(AbstractPosterior):
         tensor([[0.5000, 0.5000]])
         """
         variance, log_det = torch.empty_like(mean), torch.empty_like(mean[:, 0])
-        dtype = precision.arithmetic(scaled_dictionary, mean.dtype)
-        for rows, factor in precision.factors(prior_precision, scaled_dictionary, dtype):
+        dtype = precision.arithmetic(scaled_dictionary, mean.dtype, observed)
+        for rows, factor in precision.factors(prior_precision, scaled_dictionary, dtype, observed):
             variance[rows], log_det[rows] = factor.variance(), factor.log_det()
-        return cls(mean, prior_precision, variance, log_det, scaled_dictionary)
+        return cls(mean, prior_precision, variance, log_det, scaled_dictionary, observed)
 
     def covariance(self) -> Tensor:
         """T_n, (n, h, h)."""
@@ -391,14 +396,14 @@ class Full(AbstractPosterior):
     def noise(self, k: int, generator: torch.Generator) -> Tensor:
         """T (Wᵀε/σ + √κ ε'): its covariance is T (WᵀW/σ² + diag κ) T = T, (k, n, h)."""
         n = len(self)
-        data_part = _normal((k, n, self.scaled_dictionary.shape[0]), self.mean, generator)
+        data_part = self._seen(_normal((k, n, self.scaled_dictionary.shape[0]), self.mean, generator))
         prior_part = _normal((k, *self.mean.shape), self.mean, generator)
         return self._multiply(data_part @ self.scaled_dictionary + self.prior_precision.sqrt() * prior_part)
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Normal log density from the precision, (k, n)."""
         offset = codes - self.mean
-        distance = (offset @ self.scaled_dictionary.T).square().sum(-1)
+        distance = self._seen(offset @ self.scaled_dictionary.T).square().sum(-1)
         distance = distance + (offset.square() * self.prior_precision).sum(-1)
         return _gaussian_log_prob(distance, self.log_det, self.mean.shape[1])
 
@@ -419,8 +424,11 @@ class Full(AbstractPosterior):
     def _chunks(self) -> "Iterable[tuple[slice, precision.Cholesky | precision.Woodbury]]":
         if self.factors is not None:
             return self.factors
-        dtype = precision.arithmetic(self.scaled_dictionary, self.mean.dtype)
-        return precision.factors(self.prior_precision, self.scaled_dictionary, dtype)
+        dtype = precision.arithmetic(self.scaled_dictionary, self.mean.dtype, self.observed)
+        return precision.factors(self.prior_precision, self.scaled_dictionary, dtype, self.observed)
+
+    def _seen(self, data: Tensor) -> Tensor:
+        return data if self.observed is None else data * self.observed
 
     def rotated_covariance_sum(self, matrix: Tensor, weight: Tensor) -> Tensor:
         """Σ_n b_nh (V T_n Vᵀ)_hj, a chunk of data points at a time."""
@@ -442,6 +450,7 @@ class Full(AbstractPosterior):
             self.variance * square,
             self.log_det + square.log().sum(),
             self.scaled_dictionary / factor,
+            self.observed,
         )
 
     def __getitem__(self, rows: slice | Tensor) -> "Full":
@@ -451,6 +460,7 @@ class Full(AbstractPosterior):
             self.variance[rows],
             self.log_det[rows],
             self.scaled_dictionary,
+            None if self.observed is None else self.observed[rows],
         )
 
 

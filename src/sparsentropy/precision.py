@@ -1,6 +1,6 @@
 """A Gaussian covariance that is known by its inverse, T⁻¹ = WᵀW/σ² + diag(κ), one for each data point.
 
-The data term is shared; only κ differs. Everything asked of T needs one factorisation, of an h×h matrix, or of a d×d
+The data term is shared, up to the entries that a data point misses; only κ differs. Everything asked of T needs one factorisation, of an h×h matrix, or of a d×d
 one by the Woodbury identity when there are fewer dimensions than atoms. Work arrays are made for as many data points
 at a time as fit into a fixed budget. They are in float64, since the two terms of the precision may differ by many
 orders of magnitude, unless the data are float32 and the dictionary alone tells all codes apart: then WᵀW/σ², its
@@ -20,8 +20,8 @@ APART = 0.1  # smallest eigenvalue of WᵀW with a diagonal of ones for which fl
 BLOCK = 16  # matrices up to this size are factorised as a whole
 
 
-def arithmetic(scaled_dictionary: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """What T_n is to be computed in, for data of this dtype.
+def arithmetic(scaled_dictionary: Tensor, dtype: torch.dtype, observed: Tensor | None = None) -> torch.dtype:
+    """What T_n is to be computed in, for data of this dtype; in float64 where entries are missing.
 
     With σ = 0.01 the data term is about 10⁴ times the prior's. Where the data leave a direction open float32 would keep
     nothing of the smaller one, or find a matrix that is no longer positive definite.
@@ -35,20 +35,28 @@ def arithmetic(scaled_dictionary: Tensor, dtype: torch.dtype) -> torch.dtype:
     """
     d, h = scaled_dictionary.shape
     length = scaled_dictionary.double().norm(dim=0)
-    if dtype != torch.float32 or not 0 < h <= d or not bool((length > 0).all()):
+    if dtype != torch.float32 or observed is not None or not 0 < h <= d or not bool((length > 0).all()):
         return torch.float64
     atoms = scaled_dictionary.double() / length
     return torch.float32 if float(torch.linalg.eigvalsh(atoms.T @ atoms)[0]) >= APART else torch.float64
 
 
 def factorised(
-    prior_precision: Tensor, scaled_dictionary: Tensor, dtype: torch.dtype = torch.float64
+    prior_precision: Tensor,
+    scaled_dictionary: Tensor,
+    dtype: torch.dtype = torch.float64,
+    observed: Tensor | None = None,
 ) -> "Cholesky | Woodbury":
-    """T_n⁻¹ of κ (n, h) and W/σ (d, h), in the smaller of h×h and d×d; see `arithmetic` for the dtype."""
+    """T_n⁻¹ of κ (n, h) and W/σ (d, h), in the smaller of h×h and d×d; see `arithmetic` for the dtype.
+
+    Where `observed` (n, d) is zero the data point does not see that row of W.
+    """
     prior_precision, scaled_dictionary = prior_precision.to(dtype), scaled_dictionary.to(dtype)
-    if scaled_dictionary.shape[0] < scaled_dictionary.shape[1]:
+    if observed is not None:
+        scaled_dictionary = observed.to(dtype).unsqueeze(2) * scaled_dictionary
+    if scaled_dictionary.shape[-2] < scaled_dictionary.shape[-1]:
         return Woodbury.of(prior_precision, scaled_dictionary)
-    return Cholesky.of(prior_precision, scaled_dictionary.T @ scaled_dictionary)
+    return Cholesky.of(prior_precision, scaled_dictionary.mT @ scaled_dictionary)
 
 
 def rows_at_once(h: int, d: int, device: torch.device) -> int:
@@ -57,14 +65,18 @@ def rows_at_once(h: int, d: int, device: torch.device) -> int:
 
 
 def factors(
-    prior_precision: Tensor, scaled_dictionary: Tensor, dtype: torch.dtype = torch.float64
+    prior_precision: Tensor,
+    scaled_dictionary: Tensor,
+    dtype: torch.dtype = torch.float64,
+    observed: Tensor | None = None,
 ) -> "Iterator[tuple[slice, Cholesky | Woodbury]]":
     """Factorise T_n⁻¹ chunk by chunk."""
     n, h = prior_precision.shape
     size = rows_at_once(h, scaled_dictionary.shape[0], prior_precision.device)
     for begin in range(0, n, size):
         rows = slice(begin, min(begin + size, n))
-        yield rows, factorised(prior_precision[rows], scaled_dictionary, dtype)
+        seen = None if observed is None else observed[rows]
+        yield rows, factorised(prior_precision[rows], scaled_dictionary, dtype, seen)
 
 
 @final
@@ -82,8 +94,8 @@ class Cholesky:
 
     @classmethod
     def of(cls, prior_precision: Tensor, gram: Tensor) -> "Cholesky":
-        """Factorise for κ (n, h)."""
-        matrix = gram.repeat(len(prior_precision), 1, 1)
+        """Factorise for κ (n, h) and WᵀW/σ², (h, h) or (n, h, h)."""
+        matrix = gram.expand(len(prior_precision), -1, -1).clone()
         matrix.diagonal(dim1=1, dim2=2).add_(prior_precision)
         _invert_factor(matrix, inverse := torch.zeros_like(matrix))
         return cls(inverse, -inverse.diagonal(dim1=1, dim2=2).log().sum(1, dtype=torch.float64))
@@ -143,11 +155,11 @@ class Woodbury:
 
     @classmethod
     def of(cls, prior_precision: Tensor, scaled_dictionary: Tensor) -> "Woodbury":
-        """Factorise for κ (n, h)."""
+        """Factorise for κ (n, h) and W/σ, (d, h) or (n, d, h)."""
         # κ underflows for codes far from zero. In h×h this is harmless; here T is a difference of terms of size 1/κ.
-        floor = 1e-11 * scaled_dictionary.square().sum(0)
+        floor = 1e-11 * scaled_dictionary.square().sum(-2)
         prior_variance = torch.maximum(prior_precision, floor).reciprocal()
-        d = scaled_dictionary.shape[0]
+        d = scaled_dictionary.shape[-2]
         half = scaled_dictionary * prior_variance.sqrt().unsqueeze(1)
         eye = torch.eye(d, dtype=half.dtype, device=half.device)
         lower = _lower(half @ half.mT + eye)

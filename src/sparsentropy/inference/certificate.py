@@ -12,6 +12,7 @@ it holds whatever solver found ν. It is evaluated in float64, since near the op
 numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -32,6 +33,7 @@ def duality_gap(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> Tens
     Parameters
     ----------
     x : Tensor, shape (n, d)
+        NaN is what is missing; vectors u are zero there.
     q : AbstractPosterior
         Its mean and variance are used.
     parameters : Parameters
@@ -75,29 +77,41 @@ class Certificate:
         """See `duality_gap`."""
         return self._gap_and_cost(x, q)[0]
 
-    def holds(self, x: Tensor, q: AbstractPosterior, tol: float) -> Tensor:
-        """Whether the gap is at most `tol` times 1 + the cost f(ν), or what rounding makes of zero; bool (n,)."""
-        gap, cost = self._gap_and_cost(x, q)
+    def holds(
+        self, x: Tensor, q: AbstractPosterior, tol: float, nearest: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Whether the gap is at most `tol` times 1 + the cost f(ν), or what rounding makes of zero; bool (n,).
+
+        `nearest` gives the small vector whose pull is a given one (n, h); by default that of the pseudo-inverse.
+        """
+        gap, cost = self._gap_and_cost(x, q, nearest)
         # Both sides of the gap are sums of terms as large as |x|²/σ²
-        rounding = ROUNDING * torch.finfo(torch.float64).eps * x.double().square().sum(1)
+        rounding = ROUNDING * torch.finfo(torch.float64).eps * x.double().square().nansum(1)
         return gap <= tol * (1 + cost.abs()) + rounding / self.parameters.noise_variance
 
-    def _gap_and_cost(self, x: Tensor, q: AbstractPosterior) -> tuple[Tensor, Tensor]:
-        p = self.parameters
+    def _gap_and_cost(
+        self, x: Tensor, q: AbstractPosterior, nearest: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        p, own_precision = self.parameters, self.own_precision
         x, mean, scale = x.double(), q.mean.double(), q.std.double()
-        residual = x - mean @ p.dictionary.T
-        primal = residual.square().sum(1) / (2 * p.noise_variance) + self._code_cost(mean, scale).sum(1)
-        u = residual / p.noise_variance
+        u, missing = (x - mean @ p.dictionary.T) / p.noise_variance, x.isnan()
+        if some := bool(missing.any()):
+            x, u = x.masked_fill(missing, 0.0), u.masked_fill(missing, 0.0)
+            own_precision = (~missing).double() @ p.dictionary.square() / p.noise_variance
+        primal = p.noise_variance / 2 * u.square().sum(1) + self._code_cost(mean, scale, own_precision).sum(1)
         gradient = u @ p.dictionary - p.prior.slopes(mean, scale)[0] / p.prior_scale
-        consistent = u - gradient @ self.pseudo_inverse
-        return primal - torch.maximum(self._dual(x, u), self._dual(x, consistent)), primal
+        consistent = u - (gradient @ self.pseudo_inverse if nearest is None else nearest(gradient))
+        if some:
+            consistent.masked_fill_(missing, 0.0)
+        dual = torch.maximum(self._dual(x, u, own_precision), self._dual(x, consistent, own_precision))
+        return primal - dual, primal
 
-    def _code_cost(self, mean: Tensor, scale: Tensor) -> Tensor:
+    def _code_cost(self, mean: Tensor, scale: Tensor, own_precision: Tensor) -> Tensor:
         """A(ν, s)/λ + s² |w|²/2σ² − log s."""
         prior = folded_normal.mean(mean, scale) / self.parameters.prior_scale
-        return prior + scale.square() * self.own_precision / 2 - scale.log()
+        return prior + scale.square() * own_precision / 2 - scale.log()
 
-    def _dual(self, x: Tensor, u: Tensor) -> Tensor:
+    def _dual(self, x: Tensor, u: Tensor, own_precision: Tensor) -> Tensor:
         p = self.parameters
         slope = u @ p.dictionary * p.prior_scale  # λ wᵀu, must lie in [−1, 1]
         shrink = (1 / slope.abs().amax(1, keepdim=True)).clamp(max=1.0)
@@ -106,7 +120,7 @@ class Certificate:
         slope = (slope * shrink).clamp(-1 + 1e-15, 1 - 1e-15)
         z = torch.erfinv(slope)
         k = SQRT_2_OVER_PI * folded_normal.bell(z) / p.prior_scale
-        scale = 2 / (k + torch.sqrt(k * k + 4 * self.own_precision))
+        scale = 2 / (k + torch.sqrt(k * k + 4 * own_precision))
         mean = SQRT_2 * z * scale
-        conjugate = slope / p.prior_scale * mean - self._code_cost(mean, scale)
+        conjugate = slope / p.prior_scale * mean - self._code_cost(mean, scale, own_precision)
         return (u * x).sum(1) - p.noise_variance / 2 * u.square().sum(1) - conjugate.sum(1)
