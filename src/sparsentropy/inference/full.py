@@ -34,6 +34,7 @@ from torch import Tensor
 from sparsentropy import folded_normal
 from sparsentropy.folded_normal import SQRT_2_OVER_PI, standardised
 from sparsentropy.inference.diagonal import DiagonalSolver
+from sparsentropy.inference.masked import Masked
 from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
@@ -114,15 +115,32 @@ class _Prepared:
         """For a cold start."""
         return DiagonalSolver().at(self.parameters)
 
+    @cached_property
+    def masked(self) -> Masked:
+        """For a cold start where entries are missing."""
+        return Masked.of(self.parameters)
+
     def __call__(
         self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
     ) -> Solution:
+        return self._solved(x, start, max_iter, tol, missing=False)
+
+    def with_gaps(
+        self, x: Tensor, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
+    ) -> Solution:
+        """The same for data with missing entries (NaN)."""
+        return self._solved(x, start, max_iter, tol, missing=True)
+
+    def _solved(
+        self, x: Tensor, start: AbstractPosterior | None, max_iter: int, tol: float | None, *, missing: bool
+    ) -> Solution:
         tol = default_tolerance(x.dtype) if tol is None else tol
         max_iter = max_iter if tol > 0 else math.ceil(SOONER * max_iter)
-        shared = self.shared.exact() if 0 < tol < default_tolerance(torch.float32) else self.shared
-        problem = _Problem(x.double(), shared)
+        shared = self.shared.exact() if missing or 0 < tol < default_tolerance(torch.float32) else self.shared
+        problem = _Problem.of(x, shared, missing=missing)
         if start is None:
-            mean, precision = _begin(problem, self.diagonal(x, max_iter=DIAGONAL_ITERATIONS, tol=0.0).posterior)
+            cold = self.masked if missing else self.diagonal
+            mean, precision = _begin(problem, cold(x, max_iter=DIAGONAL_ITERATIONS, tol=0.0).posterior)
         else:
             mean, variance = start.mean.double(), start.variance.double()
             precision = problem.stationary(mean, variance)
@@ -145,6 +163,7 @@ def full_duality_gap(x: Tensor, q: Full, parameters: Parameters) -> Tensor:
     Parameters
     ----------
     x : Tensor, shape (n, d)
+        NaN is what is missing.
     q : Full
         Its mean and κ are used; T is taken at the dictionary and noise of `parameters`.
     parameters : Parameters
@@ -162,7 +181,8 @@ def full_duality_gap(x: Tensor, q: Full, parameters: Parameters) -> Tensor:
     >>> bool(full_duality_gap(torch.tensor([[3.0]]), poor, parameters) > 10)
     True
     """
-    problem, gaps = _Problem(x.double(), _Shared.of(parameters).exact()), []
+    shared, missing = _Shared.of(parameters).exact(), bool(x.isnan().any())
+    problem, gaps = _Problem.of(x, shared, missing=missing), []
     size = rows_at_once(parameters.h, parameters.d, x.device)
     for begin in range(0, x.shape[0], size):
         rows = slice(begin, begin + size)
@@ -210,6 +230,7 @@ class _State:
             self.variance.to(dtype),
             self.log_det.to(dtype),
             problem.scaled_dictionary.to(dtype),
+            None if problem.seen is None else problem.seen.to(dtype),
         )
 
 
@@ -239,8 +260,17 @@ class _Shared:
 class _Problem:
     """Data in float64, and what they share."""
 
-    x: Tensor
+    x: Tensor  # zero where it is missing
+    seen: Tensor | None  # 1 where it is not; None where nothing is missing
+    own_precision: Tensor  # Σ_d w_dh²/σ² over what was seen, (h,) or (n, h)
     shared: _Shared
+
+    @classmethod
+    def of(cls, x: Tensor, shared: _Shared, *, missing: bool) -> "_Problem":
+        if not missing:
+            return cls(x.double(), None, shared.own_precision, shared)
+        seen = (~x.isnan()).double()
+        return cls(x.double().nan_to_num(0.0), seen, seen @ shared.scaled_dictionary.square(), shared)
 
     @property
     def parameters(self) -> Parameters:
@@ -252,7 +282,13 @@ class _Problem:
         return self.shared.scaled_dictionary
 
     def __getitem__(self, rows: slice | Tensor) -> "_Problem":
-        return replace(self, x=self.x[rows])
+        if self.seen is None:
+            return replace(self, x=self.x[rows])
+        return replace(self, x=self.x[rows], seen=self.seen[rows], own_precision=self.own_precision[rows])
+
+    def as_seen(self, data: Tensor) -> Tensor:
+        """Zero where nothing was seen."""
+        return data if self.seen is None else data * self.seen
 
     def blank(self) -> _State:
         row, code = self.x.new_empty(self.x.shape[0]), self.x.new_empty(self.x.shape[0], self.parameters.h)
@@ -260,7 +296,7 @@ class _Problem:
 
     def residual(self, mean: Tensor) -> Tensor:
         """(x − Wν)/σ."""
-        return self.x / self.parameters.noise_variance.sqrt() - mean @ self.scaled_dictionary.T
+        return self.as_seen(self.x / self.parameters.noise_variance.sqrt() - mean @ self.scaled_dictionary.T)
 
     def stationary(self, mean: Tensor, variance: Tensor) -> Tensor:
         """k/s, where κ has to go."""
@@ -268,9 +304,9 @@ class _Problem:
 
     def smallest(self, mean: Tensor) -> Tensor:
         surroundings = 1 / (self.parameters.prior_scale.square() + mean.square())
-        surroundings = torch.minimum(surroundings, self.shared.own_precision)
+        surroundings = torch.minimum(surroundings, self.own_precision)
         # The second bound keeps a singular WᵀW/σ² + diag κ invertible; the third serves an atom of length zero
-        floor = torch.maximum(SMALLEST_PRECISION * surroundings, 1e-11 * self.shared.own_precision)
+        floor = torch.maximum(SMALLEST_PRECISION * surroundings, 1e-11 * self.own_precision)
         return floor + 1e-100
 
     def energy(self, mean: Tensor, precision: Tensor, variance: Tensor, log_det: Tensor) -> Tensor:
@@ -281,7 +317,7 @@ class _Problem:
 
     def evaluate(self, mean: Tensor, precision: Tensor) -> _State:
         precision = torch.maximum(precision, self.smallest(mean))
-        factor = factorised(precision, self.scaled_dictionary, self.shared.arithmetic)
+        factor = factorised(precision, self.scaled_dictionary, self.shared.arithmetic, self.seen)
         variance, log_det = factor.variance().double(), factor.log_det()
         slope = folded_normal.slopes(mean, variance.sqrt())[0] / self.parameters.prior_scale
         gradient = self.residual(mean) @ self.scaled_dictionary - slope
@@ -293,7 +329,7 @@ class _Problem:
     def rounding(self, state: _State) -> Tensor:
         """How well the energy is known: rounding grows with its terms and with the condition of what is inverted."""
         largest = self.x.norm(dim=1) * (self.parameters.d / self.parameters.noise_variance).sqrt()
-        condition = (state.variance * self.shared.own_precision).sum(1)
+        condition = (state.variance * self.own_precision).sum(1)
         return (
             torch.finfo(torch.float64).eps * 10 * (largest + state.energy.abs() + 1 / SMALLEST_PRECISION)
             + torch.finfo(self.shared.arithmetic).eps * condition
@@ -325,7 +361,7 @@ class _Line:
 
     @classmethod
     def of(cls, problem: _Problem, state: _State) -> "_Line":
-        moved = state.direction @ problem.scaled_dictionary.T
+        moved = problem.as_seen(state.direction @ problem.scaled_dictionary.T)
         linear = -(problem.residual(state.mean) * moved).sum(1)
         scale = problem.parameters.prior_scale
         return cls(state.mean, state.direction, state.variance.sqrt(), scale, linear, moved.square().sum(1))

@@ -136,10 +136,10 @@ def gathers(device: torch.device) -> bool:
 
 
 def largest_gradient(x: Tensor, posterior: AbstractPosterior, parameters: Parameters) -> float:
-    """Largest |∂bound/∂ν| in units of 1/λ: |λ wᵀ(x − Wν)/σ² − ∂E|z|/∂ν|."""
+    """Largest |∂bound/∂ν| in units of 1/λ: |λ wᵀ(x − Wν)/σ² − ∂E|z|/∂ν|; x may have missing entries (NaN)."""
     if len(posterior) == 0:
         return 0.0
     p = parameters
-    residual = x - posterior.mean @ p.dictionary.T
+    residual = (x - posterior.mean @ p.dictionary.T).nan_to_num(0.0)
     pull = residual @ p.dictionary * (p.prior_scale / p.noise_variance)
     return float((pull - p.prior.slopes(posterior.mean, posterior.std)[0]).abs().max())
