@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference.certificate import Certificate
+from sparsentropy.inference.masked import Masked
 from sparsentropy.inference.polish import polished
 from sparsentropy.inference.problem import Problem
 from sparsentropy.inference.solution import AbstractSolver, Cost, Inference, Solution, largest_gradient
@@ -67,6 +68,10 @@ class DiagonalSolver(AbstractSolver):
     def at(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
         return _Prepared(parameters)
+
+    def with_gaps(self, parameters: Parameters) -> Inference:
+        """See `AbstractSolver`."""
+        return Masked.of(parameters)
 
 
 @final

@@ -34,7 +34,6 @@ from torch import Tensor
 from sparsentropy import folded_normal
 from sparsentropy.folded_normal import SQRT_2_OVER_PI, standardised
 from sparsentropy.inference.diagonal import DiagonalSolver
-from sparsentropy.inference.masked import Masked
 from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
@@ -97,6 +96,10 @@ class FullSolver(AbstractSolver):
         """See `AbstractSolver`."""
         return _Prepared(parameters, _Shared.of(parameters))
 
+    def with_gaps(self, parameters: Parameters) -> Inference:
+        """See `AbstractSolver`."""
+        return _Prepared(parameters, _Shared.of(parameters), missing=True)
+
     def forerunner(self, h: int) -> AbstractSolver | None:
         """Independent posteriors, where a factorisation for every data point takes much longer."""
         return DiagonalSolver() if h >= MANY else None
@@ -109,38 +112,23 @@ class _Prepared:
 
     parameters: Parameters
     shared: "_Shared"
+    missing: bool = False  # whether data have missing entries
 
     @cached_property
     def diagonal(self) -> Inference:
         """For a cold start."""
-        return DiagonalSolver().at(self.parameters)
-
-    @cached_property
-    def masked(self) -> Masked:
-        """For a cold start where entries are missing."""
-        return Masked.of(self.parameters)
+        solver = DiagonalSolver()
+        return solver.with_gaps(self.parameters) if self.missing else solver.at(self.parameters)
 
     def __call__(
         self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
     ) -> Solution:
-        return self._solved(x, start, max_iter, tol, missing=False)
-
-    def with_gaps(
-        self, x: Tensor, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
-    ) -> Solution:
-        """The same for data with missing entries (NaN)."""
-        return self._solved(x, start, max_iter, tol, missing=True)
-
-    def _solved(
-        self, x: Tensor, start: AbstractPosterior | None, max_iter: int, tol: float | None, *, missing: bool
-    ) -> Solution:
         tol = default_tolerance(x.dtype) if tol is None else tol
         max_iter = max_iter if tol > 0 else math.ceil(SOONER * max_iter)
-        shared = self.shared.exact() if missing or 0 < tol < default_tolerance(torch.float32) else self.shared
-        problem = _Problem.of(x, shared, missing=missing)
+        shared = self.shared.exact() if self.missing or 0 < tol < default_tolerance(torch.float32) else self.shared
+        problem = _Problem.of(x, shared, missing=self.missing)
         if start is None:
-            cold = self.masked if missing else self.diagonal
-            mean, precision = _begin(problem, cold(x, max_iter=DIAGONAL_ITERATIONS, tol=0.0).posterior)
+            mean, precision = _begin(problem, self.diagonal(x, max_iter=DIAGONAL_ITERATIONS, tol=0.0).posterior)
         else:
             mean, variance = start.mean.double(), start.variance.double()
             precision = problem.stationary(mean, variance)

@@ -28,6 +28,7 @@ from sparsentropy.inference.diagonal import DiagonalSolver
 from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
+    Inference,
     Solution,
     default_tolerance,
     gathers,
@@ -90,9 +91,31 @@ class LowRankSolver(AbstractSolver):
         tol: float | None = None,
     ) -> Solution:
         """See `AbstractSolver`."""
+        return self._solved(x, parameters, start, max_iter, tol, missing=False)
+
+    def with_gaps(self, parameters: Parameters) -> Inference:
+        """See `AbstractSolver`."""
+
+        def inference(
+            x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
+        ) -> Solution:
+            return self._solved(x, parameters, start, max_iter, tol, missing=True)
+
+        return inference
+
+    def _solved(
+        self,
+        x: Tensor,
+        parameters: Parameters,
+        start: AbstractPosterior | None,
+        max_iter: int,
+        tol: float | None,
+        *,
+        missing: bool,
+    ) -> Solution:
         # That of float64 for all data: a looser one would stop at saddles, near which little is gained for a while
         tol = default_tolerance(torch.float64) if tol is None else tol
-        problem = _Problem.of(x, parameters)
+        problem = _Problem.of(x, parameters, missing=missing)
         rank = min(self.rank, parameters.h)
         start = problem.diagonal_start() if start is None else start
         problem, codes = problem.conditioned(start.mean.double(), start.variance.double()), problem.codes(start, rank)
@@ -171,27 +194,44 @@ class _Inner:
 class _Problem:
     """Data and parameters in float64, and the inverse that all data points share."""
 
-    x: Tensor  # x/σ (n, d)
+    x: Tensor  # x/σ, zero where it is missing (n, d)
+    seen: Tensor | None  # 1 where it is not; None where nothing is missing
     parameters: Parameters
     scaled_dictionary: Tensor  # W/σ (d, h)
-    own_precision: Tensor  # P_hh (h,)
+    own_precision: Tensor  # P_hh (h,), or (n, h) where entries are missing
+    gram: Tensor  # P (h, h), on average where entries are missing
     smallest: Tensor  # lower bound of v (h,)
     inverse: Tensor  # (P + diag κ̄)⁻¹ (h, h)
 
     @classmethod
-    def of(cls, x: Tensor, parameters: Parameters) -> "_Problem":
+    def of(cls, x: Tensor, parameters: Parameters, *, missing: bool) -> "_Problem":
         p, noise = parameters.to(torch.float64), parameters.noise_variance.double().sqrt()
         scaled = p.dictionary / noise
         own = scaled.square().sum(0)
-        smallest = SMALLEST_DIAGONAL / (own + p.prior_scale.square().reciprocal())
-        return cls(x.double() / noise, p, scaled, own, smallest, torch.eye(p.h).to(own))
+        smallest, eye = SMALLEST_DIAGONAL / (own + p.prior_scale.square().reciprocal()), torch.eye(p.h).to(own)
+        if not missing:
+            return cls(x.double() / noise, None, p, scaled, own, scaled.T @ scaled, smallest, eye)
+        seen = (~x.isnan()).double()
+        gram = scaled.T @ (scaled * seen.mean(0)[:, None]) if len(x) else scaled.T @ scaled
+        return cls(x.double().nan_to_num(0.0) / noise, seen, p, scaled, seen @ scaled.square(), gram, smallest, eye)
 
     def __getitem__(self, rows: slice | Tensor) -> "_Problem":
-        return replace(self, x=self.x[rows])
+        if self.seen is None:
+            return replace(self, x=self.x[rows])
+        return replace(self, x=self.x[rows], seen=self.seen[rows], own_precision=self.own_precision[rows])
+
+    def as_seen(self, data: Tensor) -> Tensor:
+        """Zero where nothing was seen; data (n, d) or (n, r, d)."""
+        if self.seen is None:
+            return data
+        return data * (self.seen if data.ndim == 2 else self.seen.unsqueeze(1))
 
     def diagonal_start(self) -> AbstractPosterior:
         x = self.x * self.parameters.noise_variance.sqrt()
-        return DiagonalSolver()(x, self.parameters, tol=DIAGONAL_TOLERANCE).posterior
+        if self.seen is None:
+            return DiagonalSolver()(x, self.parameters, tol=DIAGONAL_TOLERANCE).posterior
+        gaps = DiagonalSolver().with_gaps(self.parameters)
+        return gaps(x.masked_fill(self.seen == 0, torch.nan), tol=DIAGONAL_TOLERANCE).posterior
 
     def curvature(self, mean: Tensor, std: Tensor) -> Tensor:
         """κ = k/s."""
@@ -200,7 +240,7 @@ class _Problem:
     def conditioned(self, mean: Tensor, variance: Tensor) -> "_Problem":
         """The same problem with the inverse for κ averaged over these posteriors."""
         average = self.curvature(mean, variance.sqrt()).sum(0) / max(len(mean), 1)
-        precision = self.scaled_dictionary.T @ self.scaled_dictionary + torch.diag(average)
+        precision = self.gram + torch.diag(average)
         # Scaled to unit diagonal, so that the large κ of a dead atom does no harm to the others
         scale = precision.diagonal().clamp(min=1e-100).rsqrt()
         lower = torch.linalg.cholesky(scale[:, None] * precision * scale + 1e-10 * torch.eye(len(scale)).to(precision))
@@ -225,14 +265,14 @@ class _Problem:
         std = start.variance.double().sqrt()
         curvature = self.curvature(start.mean.double(), std)
         mean_std = std.log().sum(0).div(max(n, 1)).exp()
-        precision = self.scaled_dictionary.T @ self.scaled_dictionary + torch.diag(curvature.sum(0) / max(n, 1))
+        precision = self.gram + torch.diag(curvature.sum(0) / max(n, 1))
         shared = torch.linalg.eigh(mean_std[:, None] * precision * mean_std)[1][:, : WIDER * rank]
         factor = std.new_empty(n, h, rank)
         size = _rows_at_once(self.parameters, shared.shape[1])
         for begin in range(0, n, size):
             rows = slice(begin, begin + size)
             span = std[rows].unsqueeze(2) * shared
-            moved = self.scaled_dictionary @ span
+            moved = self[rows].as_seen((self.scaled_dictionary @ span).mT).mT
             softness, vectors = torch.linalg.eigh(moved.mT @ moved + span.mT @ (curvature[rows].unsqueeze(2) * span))
             factor[rows] = (span @ vectors * reach(softness).unsqueeze(1))[:, :, :rank]
         return factor
@@ -248,8 +288,10 @@ class _Problem:
         inner = _Inner.of(diagonal, factor)
         std = (diagonal + factor.square().sum(2)).sqrt()
         scale = self.parameters.prior_scale
-        residual, moved = self.x - mean @ self.scaled_dictionary.T, factor.mT @ self.scaled_dictionary.T
-        energy = (residual.square().sum(1) + diagonal @ self.own_precision + moved.square().sum((1, 2))) / 2
+        residual = self.as_seen(self.x - mean @ self.scaled_dictionary.T)
+        moved = self.as_seen(factor.mT @ self.scaled_dictionary.T)
+        own_spread = (diagonal * self.own_precision).sum(1)
+        energy = (residual.square().sum(1) + own_spread + moved.square().sum((1, 2))) / 2
         energy = energy + (folded_normal.mean(mean, std) / scale).sum(1) - inner.log_det(diagonal) / 2
         slope, k = (part / scale for part in folded_normal.slopes(mean, std))
         inverse_diagonal = 1 / diagonal - inner.explained.square().sum(1)

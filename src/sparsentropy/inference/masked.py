@@ -22,7 +22,7 @@ from torch import Tensor
 from sparsentropy.folded_normal import SQRT_2, bell
 from sparsentropy.inference.certificate import Certificate
 from sparsentropy.inference.problem import units
-from sparsentropy.inference.solution import Cost, Solution, largest_gradient
+from sparsentropy.inference.solution import Cost, Solution, default_tolerance, largest_gradient
 from sparsentropy.inference.splitting import PENALTY, RELAXATION, SHARE
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
@@ -65,9 +65,10 @@ class Masked:
         return cls(p, unit, steepness, atoms, penalty, Certificate.of(p))
 
     def __call__(
-        self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float = 1e-9
+        self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
     ) -> Solution:
         """See `AbstractSolver`."""
+        tol = default_tolerance(x.dtype) if tol is None else tol
         mean = torch.empty(len(x), self.parameters.h, dtype=x.dtype, device=x.device)
         q, cost = Diagonal(mean, torch.empty_like(mean)), Cost(0, 0.0, 0, 0)
         for rows in self._chunks(x):

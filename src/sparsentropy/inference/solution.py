@@ -101,6 +101,17 @@ class AbstractSolver(ABC):
         """The solver with these parameters: what depends on them alone is prepared once for many calls."""
         return functools.partial(self, parameters=parameters)
 
+    def with_gaps(self, parameters: Parameters) -> "Inference":
+        """The solver with these parameters for data of which entries are missing (NaN), each time others.
+
+        Raises
+        ------
+        ValueError
+            If it needs complete data.
+        """
+        del parameters
+        raise ValueError(f"{type(self).__name__} needs complete data, but entries of X are missing (NaN).")
+
     def forerunner(self, h: int) -> "AbstractSolver | None":
         """A faster solver of simpler posteriors, with which learning may come near its end; None if there is none.
 
