@@ -1,10 +1,11 @@
 """A Gaussian covariance that is known by its inverse, T⁻¹ = WᵀW/σ² + diag(κ), one for each data point.
 
-The data term is shared, up to the entries that a data point misses; only κ differs. Everything asked of T needs one factorisation, of an h×h matrix, or of a d×d
-one by the Woodbury identity when there are fewer dimensions than atoms. Work arrays are made for as many data points
-at a time as fit into a fixed budget. They are in float64, since the two terms of the precision may differ by many
-orders of magnitude, unless the data are float32 and the dictionary alone tells all codes apart: then WᵀW/σ², its
-diagonal brought to 1, has no eigenvalue near zero, κ only lifts the smallest one, and float32 loses two digits at most.
+The data term is shared, up to the entries that a data point misses; only κ differs. Everything asked of T needs one
+factorisation, of an h×h matrix, or of a d×d one by the Woodbury identity when there are fewer dimensions than atoms.
+Work arrays are made for as many data points at a time as fit into a fixed budget. They are in float64, since the two
+terms of the precision may differ by many orders of magnitude, unless the data are float32 and the dictionary alone
+tells all codes apart: then WᵀW/σ², its diagonal brought to 1, has no eigenvalue near zero, κ only lifts the smallest
+one, and float32 loses two digits at most.
 """
 
 from collections.abc import Iterator

@@ -123,10 +123,7 @@ class _State:
         data = x.masked_fill(~seen, 0.0) / (SQRT_2 * solver.parameters.noise_variance.sqrt())
         share = observed @ A.square()
         inverse = _inverse(solver, observed)
-        if start is None:
-            z = torch.zeros_like(share)
-        else:
-            z = start.mean.double() / (SQRT_2 * start.std.double())
+        z = torch.zeros_like(share) if start is None else start.mean.double() / (SQRT_2 * start.std.double())
         state = cls(solver, observed, data @ A, share, inverse, z, *(torch.empty_like(z) for _ in range(3)))
         if start is None:
             state.target.copy_(state._solve(state.linear))
