@@ -11,6 +11,7 @@ from sparsentropy.inference.completion import Means, completed
 from sparsentropy.inference.diagonal import DiagonalSolver
 from sparsentropy.inference.full import FullSolver, full_duality_gap
 from sparsentropy.inference.low_rank import LowRankSolver
+from sparsentropy.inference.missing import MissingSolver, for_data
 from sparsentropy.inference.solution import AbstractSolver, Cost, Solution
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "FullSolver",
     "LowRankSolver",
     "Means",
+    "MissingSolver",
     "Solution",
     "completed",
     "duality_gap",
+    "for_data",
     "full_duality_gap",
 ]

@@ -37,6 +37,7 @@ class Independent(AbstractView):
     posteriors: Sequence[AbstractPosterior]
     parameters: Parameters  # before turning
     used: Tensor  # atoms that are turned
+    d: Tensor  # observed entries of a data point, on average
     residual: Tensor  # mean_n |x − Wν|² + Σ |w_h|² s_nh² of the other atoms
     matrix: Tensor  # V (h', h'), float64
     dictionary: Tensor  # W V⁻¹ (d, h'), float64
@@ -58,12 +59,13 @@ class Independent(AbstractView):
         spread = (p.dictionary[:, used].square().sum(0) * own).sum()
         residual = (statistics.mean_error(p.dictionary) - spread).clamp(min=0)
         eye = torch.eye(len(used), dtype=torch.float64, device=own.device)
-        return _view(posteriors, parameters, used, residual, eye, p.prior_scale[used], p.noise_variance)
+        d = statistics.d
+        return _view(posteriors, parameters, used, d, residual, eye, p.prior_scale[used], p.noise_variance)
 
     def at(self, matrix: Tensor) -> "Independent":
         """The view at another V."""
         p, scale, noise = self.parameters, self.prior_scale, self.noise_variance
-        return _view(self.posteriors, p, self.used, self.residual, matrix, scale, noise)
+        return _view(self.posteriors, p, self.used, self.d, self.residual, matrix, scale, noise)
 
     def turned(self, index: int) -> AbstractPosterior:
         """Means turned by V, and the best scales for them."""
@@ -153,6 +155,7 @@ def _view(
     posteriors: Sequence[AbstractPosterior],
     parameters: Parameters,
     used: Tensor,
+    d: Tensor,
     residual: Tensor,
     matrix: Tensor,
     prior_scale: Tensor,
@@ -166,8 +169,8 @@ def _view(
     n = sum(len(q) for q in posteriors)
     sums = _Sums(n, *totals)
     scale, length = sums.absolute / n, dictionary.square().sum(0)
-    noise = (residual + (length * sums.square).sum() / n) / parameters.d
-    objective = sums.log_scale / n - scale.log().sum() - parameters.d / 2 * noise.log()
+    noise = (residual + (length * sums.square).sum() / n) / d
+    objective = sums.log_scale / n - scale.log().sum() - d / 2 * noise.log()
     return Independent(
-        posteriors, parameters, used, residual, matrix, dictionary, scale, noise, objective, scaling, sums
+        posteriors, parameters, used, d, residual, matrix, dictionary, scale, noise, objective, scaling, sums
     )

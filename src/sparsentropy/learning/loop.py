@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sparsentropy.inference import AbstractSolver
+from sparsentropy.inference import AbstractSolver, for_data
 from sparsentropy.learning import em, quasi_newton, rotation, separation, start
 from sparsentropy.learning.annealing import Schedule, anneal
 from sparsentropy.learning.independent import Independent
@@ -64,6 +64,7 @@ def learn(
     Parameters
     ----------
     x : Tensor, shape (n, d)
+        NaN is what is missing.
     starts : sequence of Parameters
         Where to start, with unit-length atoms; a later one is taken only where it soon leads to a clearly higher bound.
     solver : AbstractSolver
@@ -87,8 +88,9 @@ def learn(
     ------
     Sweep
     """
-    total = sum(float(part.square().sum(dtype=torch.float64)) for part in x.split(batch_size))
-    unit = math.sqrt(total / x.numel())
+    solver = for_data(solver, x)
+    total = sum(float(part.square().nansum(dtype=torch.float64)) for part in x.split(batch_size))
+    unit = math.sqrt(total / sum(float((~part.isnan()).sum()) for part in x.split(batch_size)))
     order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
     first = starts[0]
     sizes = _parts(x.shape[0], first.h, first.d)
@@ -216,7 +218,7 @@ def _expected_error(task: Task, state: State) -> tuple[Tensor, int]:
     q, x = state.posteriors[0], task.x.split(task.batch_size)[0]
     W = state.parameters.dictionary.double()
     residual = x.double() - q.mean.double() @ W.T
-    return (residual.T @ residual + W @ q.covariance_sum().double() @ W.T) / len(q), len(q)
+    return start.second_moment(residual) + W @ q.covariance_sum().double() @ W.T / len(q), len(q)
 
 
 def _plain_sweep(task: Task, state: State) -> State | None:

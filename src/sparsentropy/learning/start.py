@@ -28,6 +28,10 @@ OFF = 0.05  # usage below which an atom is off
 SIMILAR = 4.0  # ratio of variances
 MISSED = 2.0  # times what sampling alone would show
 SMALLEST_NOISE = 1e-8  # of the largest eigenvalue; data may lie in a subspace exactly
+# Of the covariance of data with gaps: most operations of an iteration, data points per dimension that it needs at least,
+# elements of the matrices that are inverted together, iterations, and the change after which it has settled
+EM_WORK, EM_LEAST, EM_CHUNK = 5e10, 4, 2**21
+EM_ITERATIONS, EM_ENOUGH, EM_RIDGE = 100, 1e-3, 1e-8
 SHARE = 0.01  # of the smallest eigenvalue that is noise where no direction is left for it
 
 
@@ -37,7 +41,7 @@ def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Paramet
     Parameters
     ----------
     x : Tensor, shape (n, d)
-        Data.
+        Data; NaN is what is missing.
     h : int
         Atoms.
     generator : torch.Generator
@@ -49,15 +53,60 @@ def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Paramet
         With unit-length atoms, and prior scales such that the model has the second moment of the data.
     """
     n, d = x.shape
-    moment = torch.zeros(d, d, dtype=torch.float64, device=x.device)
-    for part in x.split(ROWS):
-        moment += part.double().T @ part.double() / n
+    moment = completed_second_moment(x, generator) if bool(x.isnan().any()) else second_moment(x)
     eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
     kept = max(1, _rank(eigenvalues, n, h))
     places = [(kept, h), (kept, kept), (d, d)] if h >= d else [(kept, h), (kept, kept)]
     eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.flip(1)
     starts = [_start(eigenvalues, eigenvectors, rank, used, h, generator) for rank, used in dict.fromkeys(places)]
     return [start.to(x.dtype) for start in starts]
+
+
+def second_moment(x: Tensor) -> Tensor:
+    """Mean of x xᵀ (d, d), float64; each entry over the data points of which both values are known.
+
+    Where values are missing (NaN) the matrix may have negative eigenvalues, and two that are never known together count
+    as unrelated.
+    """
+    d = x.shape[1]
+    moment, known = (torch.zeros(d, d, dtype=torch.float64, device=x.device) for _ in range(2))
+    for part in x.split(ROWS):
+        missing = part.isnan()
+        values = part.double().masked_fill(missing, 0.0)
+        moment += values.T @ values
+        seen = (~missing).to(x.dtype)
+        known += (seen.T @ seen).double()
+    return moment / known.clamp(min=1.0)
+
+
+def completed_second_moment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """What the mean of x xᵀ (d, d) would be without gaps: the most likely covariance of Gaussian data.
+
+    Found by EM (Dempster, Laird and Rubin, JRSS B 1977, section 4.1.3): with A_n the inverse of the covariance C of what
+    is known of a data point, zero elsewhere, a gap takes the mean C A_n x_n and the covariance C − C A_n C. Each iteration
+    inverts a matrix for every data point, so a random part of them serves; where even that would be too few, the moments
+    of pairs do. Unlike those they are not left with what sampling makes of directions without data.
+    """
+    pairs, d = second_moment(x), x.shape[1]
+    rows = min(len(x), int(EM_WORK / d**3))
+    if rows < EM_LEAST * d and rows < len(x):
+        return pairs
+    if rows < len(x):
+        x = x[torch.randperm(len(x), generator=generator, device=generator.device)[:rows].to(x.device)]
+    C = torch.diag(pairs.diagonal())
+    for _ in range(EM_ITERATIONS):
+        before, total = C, torch.zeros_like(C)
+        for part in x.double().split(max(1, EM_CHUNK // d**2)):
+            seen = (~part.isnan()).to(C)
+            both = seen.unsqueeze(2) * seen.unsqueeze(1)
+            known = both * C + torch.diag_embed(1 - seen)
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(known)) * both
+            mean = (inverse @ part.nan_to_num(0.0).unsqueeze(2)).squeeze(2) @ C
+            total += mean.T @ mean + len(part) * C - C @ inverse.sum(0) @ C
+        C = total / len(x) + EM_RIDGE * pairs.diagonal().mean() * torch.eye(d).to(C)
+        if (C - before).norm() < EM_ENOUGH * C.norm():
+            break
+    return C
 
 
 def _start(
