@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsentropy.inference import AbstractSolver, AmortizedSolver
+from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
 from sparsentropy.learning import Schedule, Sweep, em, learn, learn_amortized, online, random_starts
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
@@ -100,6 +100,7 @@ class Outcome:
     noise_variances: list[float]
     interrupted: bool
     held_out: list[float] = field(default_factory=list)
+    held_out_d: float = 0.0  # known entries of a row that was set aside, on average
     solver: AbstractSolver | None = None  # that found the posteriors; an encoder has learned
 
     @property
@@ -109,11 +110,12 @@ class Outcome:
 
     def in_units(self, unit: float) -> "Outcome":
         """The history for data multiplied by `unit`; the best sweep stays as it was computed."""
-        shift = self.best.parameters.d * math.log(unit)
+        # p(x) = p(x/c) / c^d
+        shift, other = (d * math.log(unit) for d in (float(self.best.statistics.d), self.held_out_d))
         return replace(
             self,
             bounds=[bound - shift for bound in self.bounds],
-            held_out=[bound - shift for bound in self.held_out],
+            held_out=[bound - other for bound in self.held_out],
             noise_variances=[variance * unit**2 for variance in self.noise_variances],
         )
 
@@ -176,7 +178,8 @@ class _HeldOut:
     """
 
     def __init__(self, x: Tensor, solver: AbstractSolver, tol: float) -> None:
-        self.x, self.solver, self.tol = x, solver, tol
+        self.x, self.solver, self.tol = x, for_data(solver, x), tol
+        self.d = float((~x.isnan()).sum()) / len(x)
         self.posterior: AbstractPosterior | None = None
         self.best: Sweep | None = None
         self.bounds: list[float] = []
@@ -240,9 +243,10 @@ def _one_start(
                 break
     except KeyboardInterrupt:
         interrupted = True
-    held_out = [] if watch is None else watch.bounds
-    outcome = None if best is None else Outcome(best, bounds, noise_variances, interrupted, held_out, solver)
-    return outcome, interrupted
+    if best is None:
+        return None, interrupted
+    held_out, d = ([], 0.0) if watch is None else (watch.bounds, watch.d)
+    return Outcome(best, bounds, noise_variances, interrupted, held_out, d, solver), interrupted
 
 
 def _learning(solver: AbstractSolver) -> Callable[..., Iterator[Sweep]]:
@@ -258,7 +262,7 @@ def _reporter(
         progress = Progress(
             sweep=next(count),
             max_sweeps=max_iter,
-            lower_bound=sweep.lower_bound - sweep.parameters.d * math.log(unit),
+            lower_bound=sweep.lower_bound - float(sweep.statistics.d) * math.log(unit),
             noise_variance=float(sweep.parameters.noise_variance) * unit**2,
             seconds=time.monotonic() - began,
             rows=sweep.rows,
@@ -282,7 +286,7 @@ def unfinished(sweeps: int, max_iter: int, tol: float) -> str:
 @full_float32()
 def next_of_stream(x: Tensor, solver: AbstractSolver, parameters: Parameters, past: Statistics, seen: int) -> Sweep:
     """Learn from one more batch of a stream; `seen` data points came before."""
-    solution = solver(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
+    solution = for_data(solver, x)(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
     batch = Statistics.of(x, solution.posterior, parameters)
     seen, independent = seen + x.shape[0], isinstance(solution.posterior, Diagonal)
     statistics = online.absorb(past, batch, seen)

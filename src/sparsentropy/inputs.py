@@ -1,7 +1,8 @@
 """What users hand in, made into numbers the mathematics can use, or refused in one line.
 
 Every refusal says what was wrong, what was expected and what to do about it. Arrays, data frames and tensors are
-accepted; integers become floating-point numbers; NaN, infinities, words and complex numbers do not become anything.
+accepted; integers become floating-point numbers; NaN is what is missing; infinities, words and complex numbers do not
+become anything.
 """
 
 import math
@@ -58,17 +59,28 @@ def refusal(error: Exception) -> Exception:
 
 
 def check_finite(X: np.ndarray) -> None:
-    """Refuse NaN and infinities, naming the first."""
-    if all(np.isfinite(X[begin : begin + ROWS]).all() for begin in range(0, len(X), ROWS)):
+    """Refuse infinities, naming the first; NaN is what is missing."""
+    if not any(np.isinf(X[begin : begin + ROWS]).any() for begin in range(0, len(X), ROWS)):
         return
-    finite = np.isfinite(X)
-    row, column = np.argwhere(~finite)[0]
-    value = X[row, column]
-    kind = "NaN" if np.isnan(value) else "infinity (inf)"
+    infinite = np.isinf(X)
+    row, column = np.argwhere(infinite)[0]
     raise ValueError(
-        f"X contains {kind} at row {row}, column {column} ({(~finite).sum()} such values in all), but finite numbers "
-        "were expected: remove these rows or fill the values in first."
+        f"X contains infinity (inf) at row {row}, column {column} ({infinite.sum()} such values in all), but finite "
+        "numbers were expected, or NaN where a value is missing: remove these rows or put NaN in their place."
     )
+
+
+def check_known(X: np.ndarray) -> None:
+    """Refuse to learn of columns in which nothing is known."""
+    known = np.zeros(X.shape[1], dtype=bool)
+    for begin in range(0, len(X), ROWS):
+        known |= ~np.isnan(X[begin : begin + ROWS]).all(0)
+    if not known.all():
+        first = int(np.argmin(known))
+        raise ValueError(
+            f"X has {(~known).sum()} columns without a single value, all NaN, the first being column {first}, but "
+            "every column needs some to learn from: remove these columns."
+        )
 
 
 def check_scale(X: np.ndarray) -> float:
@@ -79,14 +91,16 @@ def check_scale(X: np.ndarray) -> float:
     if largest < np.finfo(X.dtype).tiny ** 0.5:
         raise _unsquarable(largest, X.dtype)
     # In units of the largest value, so that squares of very small or large data neither vanish nor overflow
-    parts = (X[begin : begin + ROWS] / largest for begin in range(0, len(X), ROWS))
-    total = math.fsum(float(np.square(part).sum(dtype=np.float64)) for part in parts)
-    return largest * math.sqrt(total / X.size)
+    parts = [X[begin : begin + ROWS] for begin in range(0, len(X), ROWS)]
+    total = math.fsum(float(np.nansum(np.square(part / largest), dtype=np.float64)) for part in parts)
+    return largest * math.sqrt(total / sum(part.size - int(np.isnan(part).sum()) for part in parts))
 
 
 def check_range(X: np.ndarray, unit: float = 1.0) -> float:
     """Largest absolute value of data divided by `unit`, or a refusal when its square overflows."""
-    largest = float(max(X.max(), -X.min()))
+    largest = float(max(np.fmax.reduce(X, axis=None), -np.fmin.reduce(X, axis=None)))
+    if np.isnan(largest):
+        return 0.0  # nothing is known
     if not largest < np.finfo(X.dtype).max ** 0.5:
         raise _unsquarable(largest * unit, X.dtype)
     return largest

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sparsentropy import fitting, inputs, model_file
-from sparsentropy.inference import AbstractSolver, AmortizedSolver
+from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
 from sparsentropy.inference.encoders import Encoder
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows
@@ -86,6 +86,36 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         scaled = self._inferred(self._scaled_data(X))
         return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
 
+    @overload
+    def impute(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def impute(self, X: Any, *, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def impute(self, X: Any, *, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Data with the most likely values where some are missing.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+            NaN is what is missing; all else is given back as it is.
+        return_std : bool
+            Whether to tell how uncertain the new values are.
+
+        Returns
+        -------
+        ndarray, shape (n, d), or tuple of two
+            Data, and standard deviations: those of what was missing, noise included, and 0 for what was known.
+        """
+        check_is_fitted(self)
+        x = self._scaled_data(X)
+        q, p, missing = self._inferred(x), self._parameters(x.dtype, x.device), x.isnan()
+        filled = torch.where(missing, q.mean @ p.dictionary.T, x) * self.data_scale_
+        if not return_std:
+            return numpy_of(filled)
+        variance = q.projected_variance(p.dictionary) + p.noise_variance
+        return numpy_of(filled), numpy_of(variance.sqrt() * missing * self.data_scale_)
+
     def score_samples(self, X: Any) -> np.ndarray:
         """Lower bound of the log likelihood of every data point.
 
@@ -103,7 +133,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         x = self._scaled_data(X)
         bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
         # p(x) = p(x/c) / c^d
-        return bound.double().cpu().numpy() - x.shape[1] * math.log(self.data_scale_)
+        return bound.double().cpu().numpy() - numpy_of((~x.isnan()).sum(1)) * math.log(self.data_scale_)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`: nats per data point; higher is better."""
@@ -183,6 +213,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = True
         return tags
 
     @abstractmethod
@@ -226,7 +257,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         solver = self._solver()
         if isinstance(solver, AmortizedSolver):
             solver = replace(solver, encoder=solver.encoder.to(x.device, x.dtype))
-        return solver(x, self._parameters(x.dtype, x.device)).posterior
+        return for_data(solver, x)(x, self._parameters(x.dtype, x.device)).posterior
 
 
 def _filled(encoder: Encoder, weights: dict[str, Tensor], path: str | Path) -> Encoder:

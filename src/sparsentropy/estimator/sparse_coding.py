@@ -278,7 +278,9 @@ class SparseCoding(AbstractFitted):
         """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
         x = self._data(X, reset=True)
         inputs.check_enough(x.shape[0] - fitting.held_out_rows(x.shape[0], aside), self.n_components)
-        unit = 2.0 ** round(math.log2(inputs.check_scale(x.cpu().numpy())))
+        values = x.cpu().numpy()
+        inputs.check_known(values)
+        unit = 2.0 ** round(math.log2(inputs.check_scale(values)))
         return (x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
 
     def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0) -> Self:
@@ -320,7 +322,7 @@ class SparseCoding(AbstractFitted):
         self.lower_bounds_ = np.array(outcome.bounds)
         self.held_out_bounds_ = np.array(outcome.held_out)
         self.noise_variances_ = np.array(outcome.noise_variances)
-        self.lower_bound_ = last.lower_bound - p.d * math.log(unit)
+        self.lower_bound_ = last.lower_bound - float(last.statistics.d) * math.log(unit)
         self.n_iter_ = len(outcome.bounds)
         self.converged_ = last.converged
         self.interrupted_ = outcome.interrupted

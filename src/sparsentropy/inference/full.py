@@ -23,8 +23,7 @@ rounding and their ratio means nothing; `_mismatch` treats these apart.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -32,34 +31,25 @@ import torch
 from torch import Tensor
 
 from sparsentropy import folded_normal
-from sparsentropy.folded_normal import SQRT_2_OVER_PI, standardised
+from sparsentropy.folded_normal import SQRT_2_OVER_PI
 from sparsentropy.inference.diagonal import DiagonalSolver
+from sparsentropy.inference.newton import Problem, Shared, State, first, step
 from sparsentropy.inference.solution import (
     AbstractSolver,
     Cost,
     Inference,
     Solution,
     default_tolerance,
-    gathers,
     largest_gradient,
 )
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Full
-from sparsentropy.precision import arithmetic, factorised, rows_at_once
+from sparsentropy.precision import rows_at_once
 
-MANY = (
-    32  # atoms from which on learning with independent posteriors runs ahead: with fewer it would save a second at most
-)
+MANY = 32  # atoms from which on independent posteriors run ahead in learning: with fewer they would save a second
 DIAGONAL_ITERATIONS = 20  # of the cold start; each costs one product with an (h, h) matrix, no factorisation
-FULL_STEP_SLOPE = 0.1  # the Newton step is kept whole while the slope at its end is this much of that at its beginning
-BISECTIONS = 12
 SOONER = 0.25  # part of the iterations that do as much as those of other solvers, each being one of Newton's
-SHORTEST, LONGEST = 0.1, 2.0  # of the steps in κ that are tried first; 1 goes to k/s
-SHORTEN, LENGTHEN = 1 / 3, 4.0  # the next step may be this much of the last one after a refusal, and after a success
 LOOK_BACK = 16  # iterations in which a data point has to make progress, or it is given up as it is
-# Rounding errors in log det T grow with the ratio of the largest to the smallest κ; a κ this far below the curvature
-# of its surroundings changes the bound by its square
-SMALLEST_PRECISION = 1e-6
 
 
 @final
@@ -94,11 +84,11 @@ class FullSolver(AbstractSolver):
 
     def at(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
-        return _Prepared(parameters, _Shared.of(parameters))
+        return _Prepared(parameters, Shared.of(parameters))
 
     def with_gaps(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
-        return _Prepared(parameters, _Shared.of(parameters), missing=True)
+        return _Prepared(parameters, Shared.of(parameters), missing=True)
 
     def forerunner(self, h: int) -> AbstractSolver | None:
         """Independent posteriors, where a factorisation for every data point takes much longer."""
@@ -111,7 +101,7 @@ class _Prepared:
     """The solver at given parameters."""
 
     parameters: Parameters
-    shared: "_Shared"
+    shared: Shared
     missing: bool = False  # whether data have missing entries
 
     @cached_property
@@ -126,9 +116,9 @@ class _Prepared:
         tol = default_tolerance(x.dtype) if tol is None else tol
         max_iter = max_iter if tol > 0 else math.ceil(SOONER * max_iter)
         shared = self.shared.exact() if self.missing or 0 < tol < default_tolerance(torch.float32) else self.shared
-        problem = _Problem.of(x, shared, missing=self.missing)
+        problem = Problem.of(x, shared, missing=self.missing)
         if start is None:
-            mean, precision = _begin(problem, self.diagonal(x, max_iter=DIAGONAL_ITERATIONS, tol=0.0).posterior)
+            mean, precision = first(problem, self.diagonal(x, max_iter=DIAGONAL_ITERATIONS, tol=0.0).posterior)
         else:
             mean, variance = start.mean.double(), start.variance.double()
             precision = problem.stationary(mean, variance)
@@ -169,8 +159,8 @@ def full_duality_gap(x: Tensor, q: Full, parameters: Parameters) -> Tensor:
     >>> bool(full_duality_gap(torch.tensor([[3.0]]), poor, parameters) > 10)
     True
     """
-    shared, missing = _Shared.of(parameters).exact(), bool(x.isnan().any())
-    problem, gaps = _Problem.of(x, shared, missing=missing), []
+    shared, missing = Shared.of(parameters).exact(), bool(x.isnan().any())
+    problem, gaps = Problem.of(x, shared, missing=missing), []
     size = rows_at_once(parameters.h, parameters.d, x.device)
     for begin in range(0, x.shape[0], size):
         rows = slice(begin, begin + size)
@@ -179,238 +169,7 @@ def full_duality_gap(x: Tensor, q: Full, parameters: Parameters) -> Tensor:
     return torch.cat(gaps) if gaps else x.new_zeros(0, dtype=torch.float64)
 
 
-@final
-@dataclass(frozen=True)
-class _State:
-    """Posteriors of some data points, and where they are going."""
-
-    mean: Tensor  # ν (n, h)
-    precision: Tensor  # κ (n, h)
-    variance: Tensor  # diag T (n, h)
-    log_det: Tensor  # log det T (n,)
-    energy: Tensor  # −bound, up to a constant (n,)
-    direction: Tensor  # −T·gradient (n, h); zero where T is not that of the present ν
-    pull: Tensor  # k/s − κ when κ was last chosen (n, h)
-    move: Tensor  # what κ was then moved by (n, h)
-    reach: Tensor  # how much of the way to k/s may be tried next (n,)
-
-    def __getitem__(self, rows: slice | Tensor) -> "_State":
-        return self._map(lambda own: own[rows])
-
-    def write(self, rows: slice | Tensor, other: "_State") -> None:
-        for f in fields(self):
-            getattr(self, f.name)[rows] = getattr(other, f.name)
-
-    def where(self, chosen: Tensor, other: "_State") -> "_State":
-        """The chosen rows of this state, the others of the other one."""
-        return self._map(lambda own, its: torch.where(chosen[:, None] if own.ndim == 2 else chosen, own, its), other)
-
-    def clone(self) -> "_State":
-        return self._map(torch.clone)
-
-    def _map(self, function: Callable[..., Tensor], *others: "_State") -> "_State":
-        return _State(**{f.name: function(*(getattr(s, f.name) for s in (self, *others))) for f in fields(self)})
-
-    def posterior(self, problem: "_Problem", dtype: torch.dtype) -> Full:
-        return Full(
-            self.mean.to(dtype),
-            self.precision.to(dtype),
-            self.variance.to(dtype),
-            self.log_det.to(dtype),
-            problem.scaled_dictionary.to(dtype),
-            None if problem.seen is None else problem.seen.to(dtype),
-        )
-
-
-@final
-@dataclass(frozen=True)
-class _Shared:
-    """What all data points share, in float64."""
-
-    parameters: Parameters
-    scaled_dictionary: Tensor  # W/σ (d, h)
-    own_precision: Tensor  # |w|²/σ² (h,)
-    arithmetic: torch.dtype  # of the factors
-
-    @classmethod
-    def of(cls, parameters: Parameters) -> "_Shared":
-        p = parameters.to(torch.float64)
-        scaled = p.dictionary / p.noise_variance.sqrt()
-        return cls(p, scaled, scaled.square().sum(0), arithmetic(scaled, parameters.dictionary.dtype))
-
-    def exact(self) -> "_Shared":
-        """With factors in float64."""
-        return replace(self, arithmetic=torch.float64)
-
-
-@final
-@dataclass(frozen=True)
-class _Problem:
-    """Data in float64, and what they share."""
-
-    x: Tensor  # zero where it is missing
-    seen: Tensor | None  # 1 where it is not; None where nothing is missing
-    own_precision: Tensor  # Σ_d w_dh²/σ² over what was seen, (h,) or (n, h)
-    shared: _Shared
-
-    @classmethod
-    def of(cls, x: Tensor, shared: _Shared, *, missing: bool) -> "_Problem":
-        if not missing:
-            return cls(x.double(), None, shared.own_precision, shared)
-        seen = (~x.isnan()).double()
-        return cls(x.double().nan_to_num(0.0), seen, seen @ shared.scaled_dictionary.square(), shared)
-
-    @property
-    def parameters(self) -> Parameters:
-        return self.shared.parameters
-
-    @property
-    def scaled_dictionary(self) -> Tensor:
-        """W/σ (d, h)."""
-        return self.shared.scaled_dictionary
-
-    def __getitem__(self, rows: slice | Tensor) -> "_Problem":
-        if self.seen is None:
-            return replace(self, x=self.x[rows])
-        return replace(self, x=self.x[rows], seen=self.seen[rows], own_precision=self.own_precision[rows])
-
-    def as_seen(self, data: Tensor) -> Tensor:
-        """Zero where nothing was seen."""
-        return data if self.seen is None else data * self.seen
-
-    def blank(self) -> _State:
-        row, code = self.x.new_empty(self.x.shape[0]), self.x.new_empty(self.x.shape[0], self.parameters.h)
-        return _State(code, code, code, row, row, code, code, code, row).clone()
-
-    def residual(self, mean: Tensor) -> Tensor:
-        """(x − Wν)/σ."""
-        return self.as_seen(self.x / self.parameters.noise_variance.sqrt() - mean @ self.scaled_dictionary.T)
-
-    def stationary(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """k/s, where κ has to go."""
-        return folded_normal.curvature(mean, variance.sqrt()) / self.parameters.prior_scale
-
-    def smallest(self, mean: Tensor) -> Tensor:
-        surroundings = 1 / (self.parameters.prior_scale.square() + mean.square())
-        surroundings = torch.minimum(surroundings, self.own_precision)
-        # The second bound keeps a singular WᵀW/σ² + diag κ invertible; the third serves an atom of length zero
-        floor = torch.maximum(SMALLEST_PRECISION * surroundings, 1e-11 * self.own_precision)
-        return floor + 1e-100
-
-    def energy(self, mean: Tensor, precision: Tensor, variance: Tensor, log_det: Tensor) -> Tensor:
-        """|x − Wν|²/2σ² + tr(WᵀW T)/2σ² + Σ A(ν, s)/λ − ½ log det T, with tr(WᵀW T)/σ² = h − Σ κ T_hh."""
-        prior = folded_normal.mean(mean, variance.sqrt()) / self.parameters.prior_scale
-        codes = (prior - precision * variance / 2).sum(1)
-        return self.residual(mean).square().sum(1) / 2 + mean.shape[1] / 2 + codes - log_det / 2
-
-    def evaluate(self, mean: Tensor, precision: Tensor) -> _State:
-        precision = torch.maximum(precision, self.smallest(mean))
-        factor = factorised(precision, self.scaled_dictionary, self.shared.arithmetic, self.seen)
-        variance, log_det = factor.variance().double(), factor.log_det()
-        slope = folded_normal.slopes(mean, variance.sqrt())[0] / self.parameters.prior_scale
-        gradient = self.residual(mean) @ self.scaled_dictionary - slope
-        direction = factor.multiply(gradient[None].to(factor.dtype))[0].double()
-        energy = self.energy(mean, precision, variance, log_det)
-        still = torch.zeros_like(mean)
-        return _State(mean, precision, variance, log_det, energy, direction, still, still, torch.ones_like(energy))
-
-    def rounding(self, state: _State) -> Tensor:
-        """How well the energy is known: rounding grows with its terms and with the condition of what is inverted."""
-        largest = self.x.norm(dim=1) * (self.parameters.d / self.parameters.noise_variance).sqrt()
-        condition = (state.variance * self.own_precision).sum(1)
-        return (
-            torch.finfo(torch.float64).eps * 10 * (largest + state.energy.abs() + 1 / SMALLEST_PRECISION)
-            + torch.finfo(self.shared.arithmetic).eps * condition
-        )
-
-
-def _begin(problem: _Problem, q: AbstractPosterior) -> tuple[Tensor, Tensor]:
-    """First ν and κ from the diagonal solution.
-
-    It has the right mean but too small scales, at which k/s would be far too small for a code that is not zero. The
-    curvature erf(z)/(λ ν) of the parabola that touches A at ν is never below k/s.
-    """
-    mean, std = q.mean.double(), q.std.double()
-    parabola = torch.erf(standardised(mean, std)) / (mean * problem.parameters.prior_scale)
-    return mean, torch.where(mean.abs() > 1e-6 * std, parabola, problem.stationary(mean, std.square()))
-
-
-@final
-@dataclass(frozen=True)
-class _Line:
-    """The energy along ν + t·direction at fixed T: one convex function of t per data point."""
-
-    mean: Tensor
-    direction: Tensor
-    std: Tensor
-    prior_scale: Tensor
-    linear: Tensor  # slope of the quadratic part at t = 0 (n,)
-    quadratic: Tensor  # its curvature (n,)
-
-    @classmethod
-    def of(cls, problem: _Problem, state: _State) -> "_Line":
-        moved = problem.as_seen(state.direction @ problem.scaled_dictionary.T)
-        linear = -(problem.residual(state.mean) * moved).sum(1)
-        scale = problem.parameters.prior_scale
-        return cls(state.mean, state.direction, state.variance.sqrt(), scale, linear, moved.square().sum(1))
-
-    def __getitem__(self, rows: Tensor) -> "_Line":
-        own = {name: getattr(self, name)[rows] for name in ("mean", "direction", "std", "linear", "quadratic")}
-        return replace(self, **own)
-
-    def slope(self, t: Tensor) -> Tensor:
-        z = standardised(self.mean + t[:, None] * self.direction, self.std)
-        return self.linear + t * self.quadratic + (self.direction * torch.erf(z) / self.prior_scale).sum(1)
-
-    def lowest(self) -> Tensor:
-        """Largest t in [0, 1] known to have a slope that is not positive."""
-        low, high = torch.zeros_like(self.linear), torch.ones_like(self.linear)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            rising = self.slope(middle) > 0
-            low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
-        return low
-
-
-def _searched(problem: _Problem, state: _State) -> tuple[Tensor, Tensor]:
-    """ν moved along the direction, and the energy there at the present T."""
-    line, step = _Line.of(problem, state), torch.ones_like(state.energy)
-    whole = problem.energy(state.mean + state.direction, state.precision, state.variance, state.log_det)
-    far = line.slope(step) > -FULL_STEP_SLOPE * line.slope(0 * step)
-    short = far | (whole > state.energy)
-    if gathers(short.device):
-        rows = short.nonzero().squeeze(1)
-        step[rows] = line[rows].lowest()
-    else:
-        step = torch.where(short, line.lowest(), step)
-    mean = state.mean + step[:, None] * state.direction
-    return mean, problem.energy(mean, state.precision, state.variance, state.log_det)
-
-
-def _length(state: _State, pull: Tensor) -> Tensor:
-    """Barzilai and Borwein's step ⟨move, drop⟩/⟨drop, drop⟩ for κ; the pull dropped by so much in the last move."""
-    weight = state.variance.square()
-    drop = state.pull - pull
-    agreement, size = (weight * state.move * drop).sum(1), (weight * drop.square()).sum(1)
-    length = torch.where(agreement > 0, agreement / size, LONGEST).clamp(SHORTEST, LONGEST)
-    moved = (state.move != 0).any(1)
-    return torch.minimum(torch.where(moved, length, 1.0), state.reach)
-
-
-def _step(problem: _Problem, state: _State) -> _State:
-    """One iteration: ν at fixed T, then κ; a κ that lowers the bound is refused, and the next one is nearer."""
-    mean, energy = _searched(problem, state)
-    pull = problem.stationary(mean, state.variance) - state.precision
-    length = _length(state, pull)
-    trial = problem.evaluate(mean, state.precision + length[:, None] * pull)
-    reach = (LENGTHEN * length).clamp(max=LONGEST)
-    trial = replace(trial, pull=pull, move=trial.precision - state.precision, reach=reach)
-    still = torch.zeros_like(mean)
-    kept = replace(state, mean=mean, energy=energy, direction=still, move=still, reach=SHORTEN * length)
-    return trial.where(trial.energy <= energy + problem.rounding(state), kept)
-
-
-def _gap(problem: _Problem, state: _State) -> Tensor:
+def _gap(problem: Problem, state: State) -> Tensor:
     """The certificate of the module's docstring, at u = the residual after the Newton step."""
     scale, std = problem.parameters.prior_scale, state.variance.sqrt()
     residual = problem.residual(state.mean)
@@ -442,12 +201,12 @@ def _mismatch(m: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(idle, idle_tangent, own_tangent).sum(1) - torch.log1p(-lowered).squeeze(1) / 2
 
 
-def _solve(problem: _Problem, state: _State, max_iter: int, tol: float) -> tuple[_State, Cost]:
+def _solve(problem: Problem, state: State, max_iter: int, tol: float) -> tuple[State, Cost]:
     """Iterate on a chunk, leaving out every data point as soon as it is certified."""
     n = problem.x.shape[0]
     if tol <= 0:
         for _ in range(max_iter):
-            state = _step(problem, state)
+            state = step(problem, state)
         return state, Cost(max_iter, 0.0, 0, n)
     result = state.clone()
     active, before = torch.arange(n, device=problem.x.device), state.energy
@@ -464,5 +223,5 @@ def _solve(problem: _Problem, state: _State, max_iter: int, tol: float) -> tuple
             active, problem, state, before = active[going], problem[going], state[going], before[going]
         if iteration == max_iter or not len(active):
             return result, Cost(iteration, 0.0, converged, n)
-        state = _step(problem, state)
+        state = step(problem, state)
         iteration += 1

@@ -167,7 +167,7 @@ class _State:
     def _solve(self, right: Tensor) -> Tensor:
         """(G + ρ)⁻¹ times a vector for each data point (n, h)."""
         A, penalty = self.solver.atoms, self.solver.penalty
-        if self.inverse.shape[1] == A.shape[1]:
+        if _in_codes(A):
             return torch.bmm(self.inverse, right.unsqueeze(2)).squeeze(2)
         right = right / penalty
         seen = (right @ A.T) * self.observed
@@ -197,10 +197,15 @@ class _State:
         return bend, 1 / (bend + (bend * bend + self.share + NOTHING).sqrt())
 
 
+def _in_codes(atoms: Tensor) -> bool:
+    """Whether the (h, h) matrices are the smaller ones."""
+    d, h = atoms.shape
+    return h < d
+
+
 def _inverse(solver: Masked, observed: Tensor) -> Tensor:
     A, penalty = solver.atoms, solver.penalty
-    d, h = A.shape
-    if h < d:
+    if _in_codes(A):
         matrix = (observed.unsqueeze(2) * A).mT @ A
         matrix.diagonal(dim1=1, dim2=2).add_(penalty)
     else:

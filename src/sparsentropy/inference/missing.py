@@ -8,7 +8,7 @@ s = √(π/2) λ, where ∂/∂s of √(2/π) s/λ − log s is zero.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparsentropy.inference.solution import AbstractSolver, Cost, Inference, Solution
 from sparsentropy.model import Parameters
-from sparsentropy.posteriors import AbstractPosterior, Full
+from sparsentropy.posteriors import AbstractPosterior, Diagonal, Full, LowRank
 
 
 def for_data(solver: AbstractSolver, x: Tensor) -> AbstractSolver:
@@ -130,14 +130,22 @@ def _groups(seen: Tensor, h: int) -> Iterator[tuple[Tensor, Tensor | None]]:
 
 def _joined(parts: list[tuple[Tensor, AbstractPosterior]], seen: Tensor, parameters: Parameters) -> AbstractPosterior:
     """The posteriors of all data points, in their order."""
-    rows, kind = torch.cat([rows for rows, _ in parts]), type(parts[0][1])
+    rows, family = torch.cat([rows for rows, _ in parts]), parts[0][1]
 
     def every(name: str) -> Tensor:
         values = torch.cat([getattr(q, name) for _, q in parts])
         return torch.empty_like(values).index_copy_(0, rows, values)
 
-    if kind is not Full:
-        return kind(**{field.name: every(field.name) for field in fields(kind)})
-    own = {name: every(name) for name in ("mean", "prior_precision", "variance", "log_det")}
-    scaled = parameters.dictionary / parameters.noise_variance.sqrt()
-    return Full(**own, scaled_dictionary=scaled, observed=seen.to(scaled.dtype))
+    if isinstance(family, Full):
+        scaled = parameters.dictionary / parameters.noise_variance.sqrt()
+        return Full(
+            every("mean"),
+            every("prior_precision"),
+            every("variance"),
+            every("log_det"),
+            scaled,
+            seen.to(scaled.dtype),
+        )
+    if isinstance(family, LowRank):
+        return LowRank(every("mean"), every("diagonal"), every("factor"))
+    return Diagonal(every("mean"), every("variance"))

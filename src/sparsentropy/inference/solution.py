@@ -110,7 +110,10 @@ class AbstractSolver(ABC):
             If it needs complete data.
         """
         del parameters
-        raise ValueError(f"{type(self).__name__} needs complete data, but entries of X are missing (NaN).")
+        raise ValueError(
+            f"{type(self).__name__} needs complete data, but entries of X are missing (NaN): "
+            "use inference='iterative', or fill them in first."
+        )
 
     def forerunner(self, h: int) -> "AbstractSolver | None":
         """A faster solver of simpler posteriors, with which learning may come near its end; None if there is none.

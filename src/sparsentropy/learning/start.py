@@ -28,7 +28,7 @@ OFF = 0.05  # usage below which an atom is off
 SIMILAR = 4.0  # ratio of variances
 MISSED = 2.0  # times what sampling alone would show
 SMALLEST_NOISE = 1e-8  # of the largest eigenvalue; data may lie in a subspace exactly
-# Of the covariance of data with gaps: most operations of an iteration, data points per dimension that it needs at least,
+# Of the covariance of data with gaps: most operations of an iteration, data points per dimension that it needs,
 # elements of the matrices that are inverted together, iterations, and the change after which it has settled
 EM_WORK, EM_LEAST, EM_CHUNK = 5e10, 4, 2**21
 EM_ITERATIONS, EM_ENOUGH, EM_RIDGE = 100, 1e-3, 1e-8
@@ -82,10 +82,10 @@ def second_moment(x: Tensor) -> Tensor:
 def completed_second_moment(x: Tensor, generator: torch.Generator) -> Tensor:
     """What the mean of x xᵀ (d, d) would be without gaps: the most likely covariance of Gaussian data.
 
-    Found by EM (Dempster, Laird and Rubin, JRSS B 1977, section 4.1.3): with A_n the inverse of the covariance C of what
-    is known of a data point, zero elsewhere, a gap takes the mean C A_n x_n and the covariance C − C A_n C. Each iteration
-    inverts a matrix for every data point, so a random part of them serves; where even that would be too few, the moments
-    of pairs do. Unlike those they are not left with what sampling makes of directions without data.
+    Found by EM (Dempster, Laird and Rubin, JRSS B 1977, section 4.1.3): with A_n the inverse of the covariance C of
+    what is known of a data point, zero elsewhere, a gap takes the mean C A_n x_n and the covariance C − C A_n C. Each
+    iteration inverts a matrix for every data point, so a random part of them serves; where even that would be too few,
+    the moments of pairs do. Unlike those it does not leave directions without data what sampling makes of them.
     """
     pairs, d = second_moment(x), x.shape[1]
     rows = min(len(x), int(EM_WORK / d**3))
