@@ -103,7 +103,7 @@ def no_space(desk):
 
 
 SHAPE = "2D array.*Reshape your data"
-NOT_FINITE = "row 3, column 1 .* remove these rows or fill the values in"
+NOT_FINITE = "row 3, column 1 .* remove these rows or put NaN in their place"
 RESCALE = "X has values up to .*: rescale X"
 WORDS = "could not convert string .* encode them as numbers"
 NUMBERS = "must be a string or a real number.*two-dimensional array"
@@ -114,17 +114,17 @@ NAMES = "feature names should match.*give the columns that the model was fitted 
 DEVICE = "device must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got "
 
 DATA = {
-    "NaN": (fit(with_value(np.nan)), ValueError, f"NaN at {NOT_FINITE}"),
-    "NaN in float32": (fit(with_value(np.nan, np.float32)), ValueError, f"NaN at {NOT_FINITE}"),
+    "nothing but NaN": (fit(np.nan * X), ValueError, "X has 4 columns without a single value.*remove these columns"),
+    "a column of NaN": (fit(X * [1, np.nan, 1, 1]), ValueError, "X has 1 columns .* the first being column 1"),
+    "NaN for an encoder": (
+        fit(with_value(np.nan), inference="amortized"),
+        ValueError,
+        r"complete data, but entries of X are missing \(NaN\): use inference='iterative'",
+    ),
     "infinity": (fit(with_value(np.inf)), ValueError, rf"infinity \(inf\) at {NOT_FINITE}"),
     "minus infinity": (fit(with_value(-np.inf)), ValueError, rf"infinity \(inf\) at {NOT_FINITE}"),
-    "NaN in a table": (fit(TABLE.replace(X[3, 1], np.nan)), ValueError, f"NaN at {NOT_FINITE}"),
-    "NaN to encode": (lambda desk: desk.model.transform(with_value(np.nan)), ValueError, f"NaN at {NOT_FINITE}"),
-    "missing integers": (
-        fit(pd.DataFrame({"a": pd.array([1, None, 2], dtype="Int64"), "b": [1, 2, 3]})),
-        ValueError,
-        "NaN at row 1, column 0",
-    ),
+    "infinity in a table": (fit(TABLE.replace(X[3, 1], np.inf)), ValueError, rf"infinity \(inf\) at {NOT_FINITE}"),
+    "infinity to encode": (lambda desk: desk.model.transform(with_value(np.inf)), ValueError, NOT_FINITE),
     "one dimension": (fit(X[0]), ValueError, SHAPE),
     "three dimensions": (fit(X[None]), ValueError, "dim 3.*one row per data point"),
     "a number": (fit(3.0), ValueError, SHAPE),
@@ -381,7 +381,7 @@ def test_the_table_is_as_long_as_promised():
     assert len(CASES) >= 45
 
 
-@pytest.mark.parametrize("data", [with_value(np.nan), X[:, :3] * 0, X[:1], "words"])
+@pytest.mark.parametrize("data", [with_value(np.inf), X[:, :3] * 0, X[:1], "words"])
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_an_estimator_that_never_learned_stays_unfitted(method, data):
     model = new()
@@ -391,7 +391,7 @@ def test_an_estimator_that_never_learned_stays_unfitted(method, data):
         model.transform(X)
 
 
-@pytest.mark.parametrize("data", [with_value(np.nan)[:, :3], X[:, :3] * 0, X[:1, :3]])
+@pytest.mark.parametrize("data", [with_value(np.inf)[:, :3], X[:, :3] * 0, X[:1, :3]])
 def test_a_model_survives_a_fit_that_fails(data):
     model = new().fit(TABLE)
     before, codes = state(model), model.transform(TABLE)

@@ -3,6 +3,7 @@
 import functools
 import io
 import itertools
+import math
 import pickle
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cases import double, exact_log_likelihood
@@ -795,3 +797,75 @@ def test_a_progress_cannot_be_changed():
     with pytest.raises(AttributeError):
         progress.sweep = 3
     assert replace(progress, sweep=3).sweep == 3
+
+
+# --- Missing values
+
+
+def gappy(part=0.3, seed=0):
+    """X with missing values, all of the first data point, and which ones these are."""
+    missing = np.random.default_rng(seed).random(X.shape) < part
+    missing[0] = True
+    return np.where(missing, np.nan, X), missing
+
+
+@pytest.mark.parametrize(("posterior", "least"), [("diagonal", 0.5), ("low-rank", 0.75), ("full", 0.75)])
+def test_missing_values_are_filled_in_and_known_ones_kept(posterior, least):
+    """The share of values in their intervals of 90 % is too small where codes are taken to be independent."""
+    data, missing = gappy()
+    model = new(posterior=posterior, tol=0.05).fit(data)
+    filled, std = model.impute(data, return_std=True)
+    np.testing.assert_array_equal(model.impute(data), filled)
+    np.testing.assert_array_equal(filled[~missing], X[~missing])
+    assert (std[~missing] == 0).all()
+    assert (std[missing] > 0.99 * model.noise_variance_**0.5).all()
+    np.testing.assert_allclose(filled[0], 0, atol=1e-6)
+    error = (filled - X)[1:][missing[1:]]
+    assert np.square(error).mean() < 0.5 * np.square(X).mean()
+    inside = (np.abs(error) < 1.645 * std[1:][missing[1:]]).mean()
+    assert least < inside < 0.97
+
+
+def test_scores_are_those_of_what_is_known():
+    data, missing = gappy()
+    model = new(posterior="full").fit(data)
+    assert model.score(data) == pytest.approx(model.lower_bound_, abs=1e-3)
+    seen = ~missing[5]
+    codes = model.infer(data[5:6])
+    alone = pickle.loads(pickle.dumps(model))
+    alone.components_, alone.n_features_in_ = model.components_[:, seen], int(seen.sum())
+    assert alone.score(data[5:6, seen]) == pytest.approx(float(model.score_samples(data[5:6])[0]), abs=1e-6)
+    np.testing.assert_allclose(alone.infer(data[5:6, seen]).mean, codes.mean, atol=1e-5)
+
+
+def test_units_of_data_with_missing_values_do_not_matter():
+    data, missing = gappy()
+    small, large = (new().fit(c * data) for c in (1.0, 1024.0))
+    shift = math.log(1024.0) * (~missing).sum(1).mean()
+    assert large.lower_bound_ == pytest.approx(small.lower_bound_ - shift, abs=1e-9)
+    np.testing.assert_allclose(large.impute(1024 * data), 1024 * small.impute(data), rtol=1e-9)
+
+
+def test_rows_set_aside_may_have_missing_values():
+    data, _ = gappy()
+    model = new(validation_fraction=0.2).fit(data)
+    assert model.held_out_bounds_.max() == pytest.approx(model.score(data), abs=1.5)
+
+
+def test_a_stream_may_have_missing_values():
+    data, _ = gappy()
+    model = new()
+    for part in np.array_split(data, 5):
+        model.partial_fit(part)
+    whole = new().fit(data)
+    assert model.score(data) > whole.score(data) - 1.5
+    assert float(model._statistics.observed) < X.shape[1] * float(model._statistics.n)
+
+
+def test_it_is_an_imputer_in_a_pipeline():
+    data, _ = gappy()
+    pipeline = make_pipeline(StandardScaler(with_mean=False), new())
+    assert pipeline.fit(data).transform(data).shape == (len(X), pipeline[-1].n_components)
+    assert np.isfinite(pipeline.transform(data)).all()
+    assert get_tags(new()).input_tags.allow_nan
+    assert not get_tags(new(inference="amortized")).input_tags.allow_nan

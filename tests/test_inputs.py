@@ -69,12 +69,12 @@ def test_refusals_keep_their_kind_and_gain_advice(error, kind, message):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_finite_numbers_pass(dtype):
-    inputs.check_finite(np.array([[0.0, np.finfo(dtype).max]], dtype=dtype))
+    inputs.check_finite(np.array([[0.0, np.finfo(dtype).max, np.nan]], dtype=dtype))
 
 
 def test_the_first_of_all_bad_numbers_is_named():
     X = np.zeros((4, 3))
-    X[1, 2], X[3, 0] = -np.inf, np.nan
+    X[0, 0], X[1, 2], X[3, 0] = np.nan, -np.inf, np.inf
     with pytest.raises(ValueError, match=r"infinity \(inf\) at row 1, column 2 \(2 such values in all\)"):
         inputs.check_finite(X)
 
@@ -82,6 +82,20 @@ def test_the_first_of_all_bad_numbers_is_named():
 @pytest.mark.parametrize("c", [1e-150, 1e-6, 1.0, 1e6, 1e150])
 def test_scale_is_the_root_mean_square(c):
     assert inputs.check_scale(c * np.array([[3.0, -4.0], [0.0, 5.0]])) == pytest.approx(c * 12.5**0.5, rel=1e-14)
+
+
+def test_scale_is_that_of_what_is_known():
+    X = np.array([[3.0, np.nan], [np.nan, -4.0]])
+    assert inputs.check_scale(X) == pytest.approx(12.5**0.5)
+    assert inputs.check_range(X) == 4.0
+    assert inputs.check_range(np.full((2, 2), np.nan)) == 0.0
+
+
+def test_a_column_of_which_nothing_is_known_is_named():
+    X = np.array([[1.0, np.nan, np.nan], [np.nan, np.nan, 2.0]])
+    inputs.check_known(X[:, ::2])
+    with pytest.raises(ValueError, match=r"X has 1 columns without a single value.*first being column 1"):
+        inputs.check_known(X)
 
 
 @pytest.mark.parametrize("c", [1e-18, 1e18])

@@ -8,6 +8,7 @@ import torch
 from scipy import optimize
 
 from cases import SHAPES, Shape, double, each_dtype, each_shape, generator, normal, positive, unit_dictionary
+from sparsentropy.datasets import make_bars
 from sparsentropy.inference import (
     AmortizedSolver,
     DiagonalSolver,
@@ -21,8 +22,10 @@ from sparsentropy.inference import (
 )
 from sparsentropy.inference.masked import Masked
 from sparsentropy.inference.solution import largest_gradient
+from sparsentropy.learning import em, learn, random_starts, start
+from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import elbo_rows
+from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import Diagonal, Full, LowRank
 
 SOLVERS = {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(2), "full": FullSolver()}
@@ -183,3 +186,80 @@ def test_an_encoder_needs_complete_data():
     solver = for_data(AmortizedSolver(encoders.build("unrolled", 4, 4), DiagonalSolver()), x)
     with pytest.raises(ValueError, match=r"complete data.*NaN.*iterative"):
         solver(x, p)
+
+
+# --- Learning
+
+
+def with_gaps(data, part, seed=0):
+    x = torch.from_numpy(data.copy())
+    return x.masked_fill(torch.rand(x.shape, generator=generator(seed)) < part, torch.nan)
+
+
+def learned(x, h, solver, **settings):
+    draw = generator(0)
+    options = {"max_iter": 60, "tol": 1e-3, "batch_size": 300, "generator": draw, **settings}
+    return list(learn(x, random_starts(x, h, draw), solver, **options))
+
+
+@each_solver
+def test_no_sweep_lowers_the_bound_of_what_was_seen(name):
+    x = with_gaps(make_bars(600, size=4, noise_std=0.2, seed=1).data, 0.3)
+    before = x.clone()
+    sweeps = learned(x, 8, SOLVERS[name], max_iter=12)
+    bounds = [sweep.lower_bound for sweep in sweeps]
+    assert torch.equal(x.nan_to_num(7.0), before.nan_to_num(7.0))
+    assert np.diff(bounds).min() > -1e-9
+    last = sweeps[-1]
+    assert float(last.statistics.d) == pytest.approx(float((~x.isnan()).double().sum(1).mean()))
+    again = elbo_rows(x, MissingSolver(SOLVERS[name])(x, last.parameters).posterior, last.parameters).mean()
+    assert last.lower_bound - 1e-3 < float(again) < last.lower_bound + 0.02  # learning leaves a few iterations out
+
+
+def test_bars_are_found_where_half_of_all_pixels_are_missing():
+    bars = make_bars(1000, noise_std=0.1, seed=0)
+    last = learned(with_gaps(bars.data, 0.5), 10, FullSolver(), max_iter=100)[-1]
+    assert dictionary_match(last.parameters.dictionary.T.numpy(), bars.dictionary.T).cosines.min() > 0.95
+    assert float(last.parameters.noise_variance) ** 0.5 == pytest.approx(0.1, rel=0.1)
+
+
+def test_what_a_dictionary_says_of_gaps_is_learned_from_others():
+    """The bound of completed moments at a dictionary that has moved is below the true one, so a step is safe."""
+    x, p = problem(SHAPES["d>h"], n=200)
+    q = MissingSolver(FullSolver())(x, p).posterior
+    fitted, factor = em.update(Statistics.of(x, q, p), p)
+    before = entropy_elbo(Statistics.of(x, q, p), p)
+    assert entropy_elbo(Statistics.of(x, q.scaled(factor), fitted), fitted) >= before - 1e-9
+
+
+def test_the_moment_without_gaps_is_that_of_the_data():
+    x = normal(50, 4, draw=generator(0))
+    torch.testing.assert_close(start.second_moment(x), x.T @ x / 50)
+    torch.testing.assert_close(start.completed_second_moment(x, generator(0)), x.T @ x / 50, rtol=1e-4, atol=1e-4)
+
+
+def test_the_covariance_of_data_with_gaps_is_the_most_likely_one(monkeypatch):
+    """No other is more likely: the slope of the log likelihood of what was seen is zero."""
+    monkeypatch.setattr(start, "EM_ENOUGH", 1e-10)
+    monkeypatch.setattr(start, "EM_ITERATIONS", 3000)
+    draw = generator(0)
+    x = normal(300, 4, draw=draw) @ normal(4, 4, draw=draw)
+    x = x.masked_fill(torch.rand(x.shape, generator=draw) < 0.3, torch.nan)
+    C = start.completed_second_moment(x, draw).requires_grad_()
+
+    def log_likelihood(row):
+        seen = ~row.isnan()
+        own = C[seen][:, seen]
+        return -(torch.logdet(own) + row[seen] @ torch.linalg.solve(own, row[seen])) / 2
+
+    slope = torch.autograd.grad(torch.stack([log_likelihood(row) for row in x if not row.isnan().all()]).sum(), C)[0]
+    assert (slope + slope.T).abs().max() < 1e-3 * len(x)
+
+
+def test_moments_of_pairs_serve_where_there_is_too_much_to_do(monkeypatch):
+    x = with_gaps(normal(200, 6, draw=generator(0)).numpy(), 0.2)
+    monkeypatch.setattr(start, "EM_WORK", 10 * 6**3)
+    torch.testing.assert_close(start.completed_second_moment(x, generator(0)), start.second_moment(x))
+    monkeypatch.setattr(start, "EM_WORK", 100 * 6**3)
+    some = start.completed_second_moment(x, generator(0))
+    assert (some - start.second_moment(x)).abs().max() > 1e-3

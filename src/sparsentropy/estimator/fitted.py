@@ -29,6 +29,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     device: str
     dtype: str
+    inference: str
     components_: np.ndarray
     prior_scale_: np.ndarray
     noise_variance_: float
@@ -213,7 +214,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.allow_nan = True
+        tags.input_tags.allow_nan = self.inference == "iterative"  # an encoder sees all of a data point
         return tags
 
     @abstractmethod
