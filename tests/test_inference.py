@@ -19,7 +19,6 @@ from sparsentropy.inference import (
     FullSolver,
     LowRankSolver,
     duality_gap,
-    full,
     full_duality_gap,
     low_rank,
     newton,
@@ -551,7 +550,7 @@ def test_an_e_step_never_waits_for_a_graphics_processor(name, shape, monkeypatch
     solver = SOLVERS[name].solver
     start = solver(x, p, max_iter=5, tol=0.0).posterior
     kept = solver(x, p, start, max_iter=8, tol=0.0).posterior
-    for module in (full, newton, low_rank):
+    for module in (newton, low_rank):
         monkeypatch.setattr(module, "gathers", lambda _: False)
     inference = solver.at(p)
     inference(x, start=start, max_iter=8, tol=0.0)  # what depends on the parameters alone is prepared once
