@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from sparsentropy import runs
+from sparsentropy import datasets, runs
 from sparsentropy.cli import app
 from sparsentropy.model import Parameters
 from sparsentropy.runs import FILES
@@ -46,6 +46,9 @@ def files(tmp_path_factory):
     np.savetxt(folder / "table.csv", table, delimiter=",")
     np.savez(folder / "two.npz", a=table, b=table)
     np.save(folder / "nan.npy", np.where(np.arange(6) == 3, np.nan, table))
+    gaps = np.where(np.random.default_rng(1).random(table.shape) < 0.2, np.nan, table)
+    np.savetxt(folder / "gaps.csv", np.where(np.isnan(gaps), "", gaps.astype(str)), "%s", delimiter=",")
+    np.save(folder / "infinite.npy", np.where(np.arange(6) == 3, np.inf, table))
     (folder / "text.csv").write_text("a,b\n1,x\n2,y\n")
     (folder / "notes.txt").write_text("1 2 3\n")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -90,11 +93,11 @@ def test_the_module_runs_and_names_itself():
     answer = subprocess.run(command("--help"), capture_output=True, text=True)
     assert answer.returncode == 0
     assert "Usage: sparsentropy " in answer.stdout
-    for name in ("demo", "fit", "encode", "score", "report"):
+    for name in ("demo", "fit", "encode", "impute", "score", "report"):
         assert name in answer.stdout
 
 
-@pytest.mark.parametrize("name", ["demo", "fit", "encode", "score", "report"])
+@pytest.mark.parametrize("name", ["demo", "fit", "encode", "impute", "score", "report"])
 def test_every_command_teaches_by_an_example(name):
     result = invoke(name, "--help")
     assert result.exit_code == 0
@@ -266,7 +269,11 @@ BAD = {
     "unknown device": ("fit {files}/table.npy --out {new} --device toaster", "device"),
     "missing data": ("fit {files}/nothing.npy --out {new}", "does not exist"),
     "not a table": ("fit {files}/line.npy --out {new}", "shape"),
-    "missing values": ("fit {files}/nan.npy --out {new}", "NaN"),
+    "an empty column": ("fit {files}/nan.npy --out {new}", "column 3"),
+    "infinite values": ("fit {files}/infinite.npy --out {new}", "infinity"),
+    "gaps to be centred": ("fit {files}/gaps.csv --out {new} --remove-mean", "NaN"),
+    "gaps to be whitened": ("fit {files}/gaps.csv --out {new} --whiten zca", "NaN"),
+    "filled into an image": ("impute {run} {files}/gaps.csv -o {files}/z.png", ".npy"),
     "words in a table": ("fit {files}/text.csv --out {new}", "not numeric"),
     "unknown kind of file": ("fit {files}/notes.txt --out {new}", ".txt"),
     "damaged image": ("fit {files}/broken.png --out {new}", "broken.png"),
@@ -311,9 +318,29 @@ def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(typed, word, file
     assert not (tmp_path / "new").exists()
 
 
+def test_a_table_with_gaps_is_learned_from_and_filled_in(files, tmp_path):
+    folder = tmp_path / "run"
+    found = invoke("fit", files / "gaps.csv", "--out", folder, "--components", 4, "--posterior", "full", "--tol", 0.01)
+    assert found.exit_code == 0
+    assert "nan" not in (folder / "metrics.json").read_text().lower()
+    assert (folder / "report.html").exists()
+    answer = invoke("impute", folder, files / "gaps.csv", "-o", tmp_path / "filled.npz", "--std")
+    assert answer.exit_code == 0
+    written = np.load(tmp_path / "filled.npz")
+    table, gaps = np.load(files / "table.npy"), datasets.load_array(files / "gaps.csv")
+    missing = np.isnan(gaps)
+    assert f"{missing.sum():,} missing values of {len(table):,} data points" in answer.stderr
+    np.testing.assert_allclose(written["data"][~missing], table[~missing], rtol=1e-6)
+    assert (written["std"] > 0).tolist() == missing.tolist()
+    assert np.square(written["data"] - table)[missing].mean() < 0.5 * np.square(table).mean()
+    assert invoke("impute", folder, files / "gaps.csv", "-o", tmp_path / "filled.csv").exit_code == 0
+    again = datasets.load_array(tmp_path / "filled.csv")
+    np.testing.assert_allclose(again, written["data"], rtol=1e-6, atol=1e-8)
+
+
 def test_a_mistake_in_a_real_process_shows_no_traceback(files, tmp_path):
     answer = subprocess.run(
-        command("fit", files / "nan.npy", "--out", tmp_path / "new"), capture_output=True, text=True
+        command("fit", files / "infinite.npy", "--out", tmp_path / "new"), capture_output=True, text=True
     )
     assert answer.returncode == 2
     assert answer.stdout == ""

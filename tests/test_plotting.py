@@ -180,6 +180,14 @@ def test_more_features_than_there_is_room_for_keep_their_peaks(ax):
     plotting.profiles(atoms, atoms, Figure().subplots())
 
 
+def test_profiles_have_gaps_where_values_are_missing(ax):
+    data = np.array([[0.0, np.nan, 2.0], [1.0, 0.0, np.nan]])
+    plotting.profiles(data, np.nan_to_num(data), ax)
+    drawn = np.array([line.get_ydata() for line in ax.lines])
+    assert np.isnan(drawn).tolist() == [[False, True, False], [False] * 3, [False, False, True], [False] * 3]
+    np.testing.assert_allclose(drawn[0][[0, 2]], [-0.5, 0.5])
+
+
 def test_four_curves_can_be_told_apart_and_long_ones_have_no_dots(ax):
     few, many = ([1, 2], [1.0, 0.5]), (np.arange(1, 101), np.geomspace(1, 0.1, 100))
     plotting.against({"a": few, "b": few, "c": many, "d": many}, ax, xlabel="seconds", ylabel="nats")

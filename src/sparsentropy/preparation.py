@@ -68,7 +68,7 @@ class Preparation:
         Returns
         -------
         list of ndarray, or ndarray of shape (n, d)
-            Images, or a table.
+            Images, or a table, in which NaN is what is missing.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class Preparation:
         array = datasets.load_array(found, key=key)
         if array.ndim == 3:
             return list(np.moveaxis(array, -1, 0) if found.suffix.lower() == ".mat" else array)
-        return checks.table(str(found), array)
+        return checks.table(str(found), array, gaps=True)
 
     def rows(self, data: list[Array] | Array, *, n: int | None = None, seed: int = 0) -> Array:
         """Make rows of images or a table, up to ZCA.

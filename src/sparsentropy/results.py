@@ -43,7 +43,7 @@ class Result:
     noise_std_per_sweep : ndarray, shape (sweeps,)
         Noise standard deviation after every sweep, in units of the data.
     originals, reconstructions : ndarray, shape (m, d)
-        A few data points and what their codes make of them.
+        A few data points, NaN where a value is missing, and what their codes make of them.
     codes : ndarray, shape (k, h)
         Posterior means of a sample of data points, in units of the data.
     metrics : dict
@@ -157,6 +157,8 @@ def summarise(
     shown = X if held_out is None else held_out
     codes = model.transform(_sample(shown))
     originals = _spread_in_contrast(shown)
+    if patch_shape is not None and np.isnan(originals).any():
+        originals = model.impute(originals)  # a picture has no gaps; curves have
     std = float(model.noise_variance_) ** 0.5
     swept = len(model.lower_bounds_) > 0  # if it was stopped early, not even once over all data
     result = Result(
@@ -279,6 +281,8 @@ def _sample(X: Array) -> Array:
 def _spread_in_contrast(X: Array) -> Array:
     """Take a few rows from middling to high variance: the flattest ones would show only noise."""
     X = _sample(X)
-    ranked = np.argsort(X.var(axis=1), kind="stable")
+    known = (~np.isnan(X)).sum(axis=1)
+    X = X[known >= min(2, known.max())]  # NaN is what is missing
+    ranked = np.argsort(np.nanvar(X, axis=1), kind="stable")
     spread = np.linspace(0.5, 0.98, min(len(X), _EXAMPLES)) * (len(X) - 1)
     return X[ranked[spread.round().astype(int)]]

@@ -48,8 +48,11 @@ def generator(seed: Any) -> np.random.Generator:
         raise ValueError(f"seed must be a non-negative int, None or a numpy.random.Generator, got {seed!r}") from None
 
 
-def floats(name: str, values: Any) -> np.ndarray:
-    """Return ``values`` as an array of finite floats (float32 is kept, everything else becomes float64)."""
+def floats(name: str, values: Any, *, gaps: bool = False) -> np.ndarray:
+    """Return ``values`` as an array of finite floats (float32 is kept, everything else becomes float64).
+
+    With `gaps` some may be NaN, which stands for a missing value.
+    """
     try:
         array = np.asarray(values)
     except ValueError:
@@ -57,14 +60,16 @@ def floats(name: str, values: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}; convert it to floats first")
     array = array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
-    if not np.isfinite(array).all():
+    if gaps and np.isinf(array).any():
+        raise ValueError(f"{name} contains infinity; remove those values, or leave them empty (NaN)")
+    if not gaps and not np.isfinite(array).all():
         raise ValueError(f"{name} contains NaN or infinity; remove or fill those values first")
     return array
 
 
-def table(name: str, values: Any) -> np.ndarray:
-    """Return ``values`` as a finite (n, d) array with n and d at least 1."""
-    array = floats(name, values)
+def table(name: str, values: Any, *, gaps: bool = False) -> np.ndarray:
+    """Return ``values`` as an (n, d) array with n and d at least 1; finite, or with `gaps` that are NaN."""
+    array = floats(name, values, gaps=gaps)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name} must have shape (n, d) with n, d >= 1, got {array.shape}")
     return array

@@ -128,7 +128,7 @@ def profiles(originals: ArrayLike, reconstructions: ArrayLike, ax: Axes) -> Axes
     Parameters
     ----------
     originals, reconstructions : array_like, shape (m, d)
-        One data point per row.
+        One data point per row; a curve has gaps where it is NaN, but not everywhere.
     ax : matplotlib.axes.Axes
         Where to draw.
 
@@ -157,9 +157,9 @@ def profiles(originals: ArrayLike, reconstructions: ArrayLike, ax: Axes) -> Axes
     step = -(-data.shape[1] // MOST_FEATURES)
     feature = np.arange(1, data.shape[1] + 1, step)
     # One unit of height per data point, whatever the unit of the data.
-    span = max(float(np.ptp(data, axis=1).max()), np.finfo(float).tiny)
-    for row, (point, fit) in enumerate(zip(data, fits, strict=True)):
-        middle = (point.max() + point.min()) / 2
+    low, high = np.nanmin(data, axis=1), np.nanmax(data, axis=1)
+    span = max(float((high - low).max()), np.finfo(float).tiny)
+    for row, (point, fit, middle) in enumerate(zip(data, fits, (low + high) / 2, strict=True)):
         ax.plot(feature, (point[::step] - middle) / span - 1.1 * row, color=MUTED, linewidth=2.2, alpha=0.6)
         ax.plot(feature, (fit[::step] - middle) / span - 1.1 * row, color=ACCENT, linewidth=1)
     quiet(ax, "feature", "data points")
