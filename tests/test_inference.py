@@ -735,7 +735,7 @@ def placed(problem, x, z):
 def test_polish_works_on_the_bound_and_its_slope(name):
     """Its energy is the bound up to a constant, and its direction solves the equation linearised in t."""
     x, p, problem, (data, atoms, steepness, penalty, z) = polish_case(bars(5) if name == "bars" else problem_of(name))
-    own = polish._Problem(data, 2**0.5 * atoms, 2**0.5 * steepness / (2 * penalty), 2 * penalty, steepness)
+    own = polish._Problem.of(data, atoms, steepness, penalty)
     total = polish._energy(z, own) + elbo_rows(x, placed(problem, x, z), p)
     torch.testing.assert_close(total, total[:1].expand_as(total))
 

@@ -170,6 +170,17 @@ def test_a_solver_in_chunks_finds_the_same(monkeypatch):
     torch.testing.assert_close(pieces.variance, whole.variance)
 
 
+def test_newton_steps_certify_what_a_splitting_would_take_thousands_of_iterations_for():
+    x, p = problem(Shape(0, 16, 40), n=50, noise=0.1, seed=0)
+    solution = Masked.of(p)(x, tol=1e-7, max_iter=2000)
+    assert solution.cost.converged == len(x)
+    assert solution.cost.iterations <= 100
+    plain = Masked.of(p)(x, tol=0.0, max_iter=160).posterior
+    gained = elbo_rows(x, solution.posterior, p) - elbo_rows(x, plain, p)
+    assert gained.min() > -1e-5
+    assert gained.max() > 1e-5
+
+
 def test_gaps_are_never_below_what_is_missing():
     """A poor posterior is farther from the optimum than rounding, and the certificate says at least how far."""
     x, p = problem(SHAPES["d<h"])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sparsentropy.folded_normal import SQRT_2, bell
 from sparsentropy.inference.certificate import Certificate
+from sparsentropy.inference.polish import polished
 from sparsentropy.inference.problem import units
 from sparsentropy.inference.solution import Cost, Solution, default_tolerance, largest_gradient
 from sparsentropy.inference.splitting import PENALTY, RELAXATION, SHARE
@@ -29,6 +30,7 @@ from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 CHUNK = {"cpu": 2**21, "cuda": 2**26}  # elements of inverses at once
 LOOK_EVERY = 10  # iterations between two looks at the gap
+FIRST_POLISH = 60  # iterations from which on Newton steps are made before every look, with a factor for each of them
 COLD_STEPS, WARM_STEPS = 12, 2  # of Newton's method in a proximal map
 CORRECTIONS = 4  # of a dual vector
 SLOPE = 2 / math.sqrt(math.pi)  # of the error function at zero
@@ -93,7 +95,10 @@ class Masked:
             steps = min(LOOK_EVERY, max_iter - made)
             for _ in range(steps):
                 state.step()
-            made, q = made + steps, state.posterior()
+            made = made + steps
+            if made >= FIRST_POLISH:
+                state.polish()
+            q = state.posterior()
             done.mean[left], done.variance[left] = q.mean, q.variance
             still = (~self.certificate.holds(x[left], q, tol, state.nearest)).nonzero().ravel()
             left, state = left[still], state[still]
@@ -108,6 +113,7 @@ class _State:
 
     solver: Masked
     observed: Tensor  # o (n, d)
+    data: Tensor  # x/σ, zero where it is missing (n, d)
     linear: Tensor  # b (n, h)
     share: Tensor  # g (n, h)
     inverse: Tensor  # of I + o A ρ⁻¹ Aᵀ o (n, d, d), or of G + ρ (n, h, h)
@@ -120,11 +126,13 @@ class _State:
     def of(cls, solver: Masked, x: Tensor, start: AbstractPosterior | None) -> "_State":
         seen = ~x.isnan()
         observed, A = seen.to(x.dtype), solver.atoms
-        data = x.masked_fill(~seen, 0.0) / (SQRT_2 * solver.parameters.noise_variance.sqrt())
+        data = x.masked_fill(~seen, 0.0) / solver.parameters.noise_variance.sqrt()
         share = observed @ A.square()
         inverse = _inverse(solver, observed)
         z = torch.zeros_like(share) if start is None else start.mean.double() / (SQRT_2 * start.std.double())
-        state = cls(solver, observed, data @ A, share, inverse, z, *(torch.empty_like(z) for _ in range(3)))
+        state = cls(
+            solver, observed, data, data @ A / SQRT_2, share, inverse, z, *(torch.empty_like(z) for _ in range(3))
+        )
         if start is None:
             state.target.copy_(state._solve(state.linear))
         else:
@@ -141,6 +149,15 @@ class _State:
         reflected = 2 * self.code - self.target
         self.target.add_(self._solve(self.linear + self.solver.penalty * reflected) - self.code, alpha=RELAXATION)
         self._prox(WARM_STEPS)
+
+    def polish(self) -> None:
+        """A few steps of the semismooth Newton method (`polish`), and the t that belongs to where they end."""
+        own = self.solver
+        z = polished(self.data, own.atoms, own.steepness, own.penalty, self.z, self.observed)
+        self.z.copy_(z)
+        self.scale.copy_(self._scales(z)[1])
+        torch.mul(z, self.scale, out=self.code)
+        torch.add(self.code, torch.erf(z) * self._pull, out=self.target)
 
     def posterior(self) -> Diagonal:
         """In the units of the data."""
