@@ -288,19 +288,25 @@ class _Problem:
         inner = _Inner.of(diagonal, factor)
         std = (diagonal + factor.square().sum(2)).sqrt()
         scale = self.parameters.prior_scale
-        residual = self.as_seen(self.x - mean @ self.scaled_dictionary.T)
-        moved = self.as_seen(factor.mT @ self.scaled_dictionary.T)
-        own_spread = (diagonal * self.own_precision).sum(1)
-        energy = (residual.square().sum(1) + own_spread + moved.square().sum((1, 2))) / 2
+        residual, stiff = self.as_seen(self.x - mean @ self.scaled_dictionary.T), self.stiffness(factor)
+        spread = (diagonal * self.own_precision).sum(1) + (factor * stiff).sum((1, 2))
+        energy = (residual.square().sum(1) + spread) / 2
         energy = energy + (folded_normal.mean(mean, std) / scale).sum(1) - inner.log_det(diagonal) / 2
         slope, k = (part / scale for part in folded_normal.slopes(mean, std))
         inverse_diagonal = 1 / diagonal - inner.explained.square().sum(1)
         gradient = torch.empty_like(codes)
         gradient[:, :, 0] = slope - residual @ self.scaled_dictionary
         gradient[:, :, 1] = own * (self.own_precision + k / std - inverse_diagonal) / 2
-        gradient[:, :, 2:] = (moved @ self.scaled_dictionary).mT + (k / std).unsqueeze(2) * factor - inner.solved()
+        gradient[:, :, 2:] = stiff + (k / std).unsqueeze(2) * factor - inner.solved()
         energy = torch.where(inner.valid & energy.isfinite(), energy, torch.inf)
         return _Point(codes, energy, gradient)
+
+    def stiffness(self, factor: Tensor) -> Tensor:
+        """P V (n, h, r), by way of the data where that is shorter, or where they have gaps."""
+        d, h = self.scaled_dictionary.shape
+        if self.seen is None and h < 2 * d:
+            return self.gram @ factor
+        return (self.as_seen(factor.mT @ self.scaled_dictionary.T) @ self.scaled_dictionary).mT
 
     def rounding(self, energy: Tensor) -> Tensor:
         """How well the energy is known."""
