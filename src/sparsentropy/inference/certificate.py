@@ -14,6 +14,7 @@ numbers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -62,16 +63,21 @@ class Certificate:
 
     parameters: Parameters  # in float64
     own_precision: Tensor  # |w_h|²/σ² (h,)
-    # diag(λ) (W diag(λ))⁺ (h, d): what moves all pulls nearest to given ones. The flatter the cost of a code is, the
-    # nearer its own must come, and 1/λ² is the curvature of a prior as a whole
-    pseudo_inverse: Tensor
 
     @classmethod
     def of(cls, parameters: Parameters) -> "Certificate":
         """Prepare for these parameters."""
         p = parameters.to(torch.float64)
-        pseudo_inverse = p.prior_scale[:, None] * torch.linalg.pinv(p.dictionary * p.prior_scale, rtol=1e-10)
-        return cls(p, p.dictionary.square().sum(0) / p.noise_variance, pseudo_inverse)
+        return cls(p, p.dictionary.square().sum(0) / p.noise_variance)
+
+    @cached_property
+    def pseudo_inverse(self) -> Tensor:
+        """diag(λ) (W diag(λ))⁺ (h, d): what moves all pulls nearest to given ones.
+
+        The flatter the cost of a code is, the nearer its own must come; 1/λ² is the curvature of a prior as a whole.
+        """
+        p = self.parameters
+        return p.prior_scale[:, None] * torch.linalg.pinv(p.dictionary * p.prior_scale, rtol=1e-10)
 
     def gap(self, x: Tensor, q: AbstractPosterior) -> Tensor:
         """See `duality_gap`."""

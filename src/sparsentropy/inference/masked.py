@@ -11,7 +11,6 @@ An atom of which the share g of the squared length was observed has the best sca
 where nothing of it was seen, that of the prior. All is computed in float64: there is one certificate, the duality gap.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import final
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from sparsentropy.folded_normal import SQRT_2, bell
 from sparsentropy.inference.certificate import Certificate
-from sparsentropy.inference.polish import polished
+from sparsentropy.inference.polish import SLOPE, code_of, polished
 from sparsentropy.inference.problem import units
 from sparsentropy.inference.solution import Cost, Solution, default_tolerance, largest_gradient
 from sparsentropy.inference.splitting import PENALTY, RELAXATION, SHARE
@@ -33,7 +32,6 @@ LOOK_EVERY = 10  # iterations between two looks at the gap
 FIRST_POLISH = 60  # iterations from which on Newton steps are made before every look, with a factor for each of them
 COLD_STEPS, WARM_STEPS = 12, 2  # of Newton's method in a proximal map
 CORRECTIONS = 4  # of a dual vector
-SLOPE = 2 / math.sqrt(math.pi)  # of the error function at zero
 NOTHING = 1e-30  # in place of a share of zero, with a code that is off its place, where the scale would overflow
 
 
@@ -127,7 +125,7 @@ class _State:
         seen = ~x.isnan()
         observed, A = seen.to(x.dtype), solver.atoms
         data = x.masked_fill(~seen, 0.0) / solver.parameters.noise_variance.sqrt()
-        share = observed @ A.square()
+        share = observed @ A.square() + NOTHING
         inverse = _inverse(solver, observed)
         z = torch.zeros_like(share) if start is None else start.mean.double() / (SQRT_2 * start.std.double())
         state = cls(
@@ -154,9 +152,7 @@ class _State:
         """A few steps of the semismooth Newton method (`polish`), and the t that belongs to where they end."""
         own = self.solver
         z = polished(self.data, own.atoms, own.steepness, own.penalty, self.z, self.observed)
-        self.z.copy_(z)
-        self.scale.copy_(self._scales(z)[1])
-        torch.mul(z, self.scale, out=self.code)
+        self._place(z)
         torch.add(self.code, torch.erf(z) * self._pull, out=self.target)
 
     def posterior(self) -> Diagonal:
@@ -195,23 +191,23 @@ class _State:
         """Newton's method for z s(z) + β erf(z) = t, between bounds of z: s(0) ≤ s ≤ 1/√g."""
         size, sign, pull = self.target.abs(), self.target.sign(), self._pull
         low = (size - pull).clamp(min=0) * self.share.sqrt()
-        high = size / self._scales(torch.zeros_like(size))[1]
+        high = size / self._code_of(torch.zeros_like(size))[1]
         z = torch.minimum(torch.maximum(self.z * sign, low), high)
         for _ in range(steps):
-            bend, scale = self._scales(z)
-            root = (bend * bend + self.share + NOTHING).sqrt()
-            # ds/dz = 2 z K s/√(K² + g)
-            slope = scale + 2 * z * z * bend * scale / root + pull * SLOPE * bell(z)
-            z = z - (z * scale + pull * torch.erf(z) - size) / slope
+            code, _, rate = self._code_of(z)
+            z = z - (code + pull * torch.erf(z) - size) / (rate + pull * SLOPE * bell(z))
             z = torch.minimum(torch.maximum(z, low), high)
-        torch.mul(z, sign, out=self.z)
-        self.scale.copy_(self._scales(self.z)[1])
-        torch.mul(self.z, self.scale, out=self.code)
+        self._place(z * sign)
 
-    def _scales(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """K = α exp(−z²)/√(2π) and s = 1/(K + √(K² + g))."""
-        bend = bell(z) * (self.solver.steepness / math.sqrt(2 * math.pi))
-        return bend, 1 / (bend + (bend * bend + self.share + NOTHING).sqrt())
+    def _place(self, z: Tensor) -> None:
+        """At z, with the u and s that belong to it."""
+        self.z.copy_(z)
+        code, scale, _ = self._code_of(z)
+        self.code.copy_(code)
+        self.scale.copy_(scale)
+
+    def _code_of(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return code_of(z, self.solver.steepness, self.share)
 
 
 def _in_codes(atoms: Tensor) -> bool:

@@ -71,11 +71,13 @@ def second_moment(x: Tensor) -> Tensor:
     d = x.shape[1]
     moment, known = (torch.zeros(d, d, dtype=torch.float64, device=x.device) for _ in range(2))
     for part in x.split(ROWS):
-        missing = part.isnan()
-        values = part.double().masked_fill(missing, 0.0)
+        missing, values = part.isnan(), part.double()
+        if missing.any():
+            values, seen = values.masked_fill(missing, 0.0), (~missing).to(x.dtype)
+            known += (seen.T @ seen).double()
+        else:
+            known += len(part)
         moment += values.T @ values
-        seen = (~missing).to(x.dtype)
-        known += (seen.T @ seen).double()
     return moment / known.clamp(min=1.0)
 
 
