@@ -119,8 +119,8 @@ def _fields(model: SparseCoding, size: int, most: int, *, shown: bool) -> dict[s
     chosen = active[np.linspace(0, len(active) - 1, min(most, len(active))).astype(int)]
     fits = fit_gabors(model.components_[chosen], (size, size))
     found = {
-        "local": float(fits.local_and_oriented.mean()),
-        "explained": float(np.median(fits.explained)),
+        "local": float(fits.local_and_oriented.mean()) if len(chosen) else 0.0,
+        "explained": float(np.median(fits.explained)) if len(chosen) else 0.0,
         "frequency": fits.frequency.round(4).tolist(),
         "orientation": fits.orientation.round(1).tolist(),
         "across": fits.across.round(3).tolist(),
