@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {"Progress": "fitting", "SparseCoding": "estimator"}
 _NAMESPACES = (
+    "contexts",
     "datasets",
     "diagnostics",
     "fitting",
     "gabor",
+    "imaging",
     "inference",
     "learning",
     "likelihoods",

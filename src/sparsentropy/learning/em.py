@@ -61,8 +61,13 @@ def least_squares(statistics: Statistics) -> Tensor:
     Solved with every code scaled to unit second moment: codes of atoms that are switched off may be many orders
     smaller than the rest.
     """
-    factor, scale = correlation_factor(statistics.second_moment)
-    return torch.cholesky_solve((statistics.cross / scale).T, factor).T / scale
+    return solved(statistics.cross, statistics.second_moment)
+
+
+def solved(cross: Tensor, second_moment: Tensor) -> Tensor:
+    """Σ xνᵀ (d, h) times the inverse of Σ ννᵀ + T (h, h)."""
+    factor, scale = correlation_factor(second_moment)
+    return torch.cholesky_solve((cross / scale).T, factor).T / scale
 
 
 def correlation_factor(second_moment: Tensor) -> tuple[Tensor, Tensor]:

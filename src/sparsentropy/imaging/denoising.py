@@ -1,0 +1,223 @@
+"""Denoising without being told the noise.
+
+The image is cut into overlapping patches; a dictionary is learned from them that starts at cosines, and in every
+context (`contexts`) variances of its own. Each patch is replaced by its posterior mean, and where patches overlap they
+are averaged, each weighted by its precision. The average has less noise than any patch knew of, so the same is done
+again with what the model makes of an image that is nearly clean: patches of x are denoised as if their noise were
+σ²/β, and x becomes the mean of the noisy image and β times their average,
+
+    x = (y + β x̂)/(1 + β),
+
+with β growing (Zoran and Weiss, "From learning models of natural image patches to whole image restoration", ICCV 2011;
+Sulam and Elad, "Expected patch log likelihood with a sparse prior", EMMCVPR 2015).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from sparsentropy.contexts import Contexts
+from sparsentropy.imaging import pixels
+from sparsentropy.imaging.cosines import cosines
+from sparsentropy.imaging.noise import estimate_noise
+from sparsentropy.imaging.overlaps import Average, Grid
+from sparsentropy.learning import in_contexts
+
+if TYPE_CHECKING:
+    from sparsentropy.estimator import SparseCoding
+
+Array = NDArray[np.floating]
+SIZE = 8  # of a patch
+SHARPNESS = (1.0, 4.0, 8.0, 16.0)  # β, pass by pass
+STRIDE, STRIDE_LARGE, LARGE = 2, 3, 2_000_000  # pixels between patches; in images of more pixels
+LEARNED_FROM = 16_384  # patches at most
+CONTEXTS, PATCHES_EACH = 40, 200  # at most, and patches to learn from for each at least
+SWEEPS, TOL = 40, 3e-3
+LEARNING = 0.5  # share of the time, for the progress that is told
+
+
+def denoise(
+    image: ArrayLike,
+    *,
+    sigma: float | None = None,
+    model: "SparseCoding | None" = None,
+    return_sigma: bool = False,
+    return_std: bool = False,
+    random_state: int = 0,
+    callback: Callable[[float], None] | None = None,
+) -> NDArray[np.generic] | tuple[NDArray[np.generic] | float, ...]:
+    """Remove white noise from an image.
+
+    Parameters
+    ----------
+    image : array-like, shape (rows, columns) or (rows, columns, channels)
+        Any numeric type, any size.
+    sigma : float, optional
+        Standard deviation of the noise in the units of the image, where it is known; otherwise it is estimated.
+    model : SparseCoding, optional
+        Fitted to patches of other images without their mean; learning starts from its dictionary. Its patches must be
+        square, with as many channels as the image.
+    return_sigma : bool, default=False
+        Return the standard deviation of the noise, too.
+    return_std : bool, default=False
+        Return the posterior standard deviation of every pixel, too, (rows, columns), in the units of the image.
+    random_state : int, default=0
+        Seed: which patches are learned from.
+    callback : callable, optional
+        Called with the share of the work that is done, between 0 and 1.
+
+    Returns
+    -------
+    ndarray, or tuple of ndarray, float, ndarray
+        The image in its own shape, type and range; then what else was asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no image, is not finite, is too small to estimate its noise, or does not fit the model.
+
+    Examples
+    --------
+    >>> edge = np.kron([[0.0, 100.0], [100.0, 0.0]], np.ones((32, 32)))
+    >>> noisy = edge + np.random.default_rng(0).normal(scale=10, size=edge.shape)
+    >>> clean, sigma = denoise(noisy, return_sigma=True)
+    >>> bool(np.std(clean - edge) < 0.4 * np.std(noisy - edge)), round(sigma)
+    (True, 10)
+    """
+    values = pixels.checked(image)
+    noise = estimate_noise(values) if sigma is None else _checked_sigma(sigma)
+    clean, std = values, np.zeros(values.shape[:2])
+    if noise > 0:
+        denoiser = _Denoiser.of(values, noise, model, random_state, callback or _told_nobody)
+        clean, std = denoiser.run()
+    found = pixels.like(clean, image)
+    more = ([noise] if return_sigma else []) + ([std] if return_std else [])
+    return (found, *more) if more else found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Denoiser:
+    """An image in units of its noise, and the way its patches are seen."""
+
+    noisy: Array  # (rows, columns, channels), at least as large as a patch
+    shape: tuple[int, ...]  # of the image without what was added to make it so large
+    noise: float
+    grid: Grid
+    basis: torch.Tensor  # (d, pixels of a patch)
+    start: torch.Tensor  # dictionary (d, h)
+    seed: int
+    tell: Callable[[float], None]
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[np.floating],
+        noise: float,
+        model: "SparseCoding | None",
+        seed: int,
+        tell: Callable[[float], None],
+    ) -> "_Denoiser":
+        channels = values.shape[2]
+        size = SIZE if model is None else _patch_size(model, channels)
+        basis = cosines(size, channels)
+        start = np.eye(len(basis)) if model is None else _dictionary(model, basis)
+        missing = [(0, max(0, size - length)) for length in values.shape[:2]]
+        noisy = np.pad((values / noise).astype(np.float32), [*missing, (0, 0)], mode="symmetric")
+        stride = min(STRIDE if values.size <= LARGE else STRIDE_LARGE, size)
+        grid = Grid((*noisy.shape[:2], channels), size, stride)
+        basis, start = (torch.as_tensor(array, dtype=torch.float32) for array in (basis, start))
+        return cls(noisy, values.shape, noise, grid, basis, start, seed, tell)
+
+    def run(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """The clean image and the standard deviation of its pixels."""
+        contexts = self.learned()
+        x, clean, std = self.noisy, self.noisy, self.noisy
+        for number, beta in enumerate(SHARPNESS):
+            clean, spread = self.passed(x, contexts.with_noise(1 / beta), number)
+            if number == 0:  # later passes take too little noise for granted
+                std = np.sqrt(spread)
+            x = (self.noisy + beta * clean) / (1 + beta)
+        rows, columns = self.shape[:2]
+        return clean[:rows, :columns] * self.noise, std[:rows, :columns, 0] * self.noise
+
+    def coefficients(self, patches: Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches (n, pixels) in the coordinates of the basis (n, d), and what these leave out: their means."""
+        whole = torch.as_tensor(patches)
+        fine = whole @ self.basis.T
+        return fine, whole - fine @ self.basis
+
+    def learned(self) -> Contexts:
+        """The model of this image, for noise of variance 1."""
+        x = self.sample()
+        k = max(1, min(CONTEXTS, len(x) // PATCHES_EACH))
+        contexts = in_contexts.started(x, self.start, 1.0, k, self.seed)
+        for number, sweep in enumerate(in_contexts.learn(x, contexts, max_iter=SWEEPS, tol=TOL), 1):
+            contexts = sweep.contexts
+            self.tell(LEARNING * number / SWEEPS)
+        return contexts
+
+    def sample(self) -> torch.Tensor:
+        """Patches to learn from (n, d), spread over the image at random."""
+        random = np.random.default_rng(self.seed)
+        share = min(1.0, LEARNED_FROM / len(self.grid))
+        parts = []
+        for band in self.grid.bands():
+            patches = self.grid.patches(self.noisy, band)
+            chosen = np.sort(random.permutation(len(patches))[: math.ceil(share * len(patches))])
+            parts.append(self.coefficients(patches[chosen])[0])
+        return torch.cat(parts)
+
+    def passed(self, x: Array, contexts: Contexts, number: int) -> tuple[Array, Array]:
+        """Average of the denoised patches of x, and of their variances per pixel (rows, columns, 1)."""
+        average, spread = Average(self.grid), Average(self.grid, channels=1)
+        each = self.grid.size**2 * self.grid.shape[2]
+        for band in self.grid.bands():
+            fine, mean = self.coefficients(self.grid.patches(x, band))
+            clean, variance = contexts.denoised(fine)
+            # The means of a patch have the noise of one pixel of each channel, all together
+            variance = (variance + contexts.noise_variance * self.grid.shape[2]).numpy()
+            average.add(band, (clean @ self.basis + mean).numpy(), 1 / variance)
+            if number == 0:
+                spread.add(band, np.repeat(variance[:, None] / each, self.grid.size**2, axis=1), 1 / variance)
+            done = (number + float(band[-1] + self.grid.size) / len(self.noisy)) / len(SHARPNESS)
+            self.tell(LEARNING + (1 - LEARNING) * done)
+        return average.image(), spread.image() if number == 0 else spread.total
+
+
+def _told_nobody(share: float) -> None:
+    del share
+
+
+def _checked_sigma(sigma: float) -> float:
+    if not (isinstance(sigma, int | float | np.number) and 0 <= sigma < math.inf):
+        raise ValueError(f"sigma must be a finite number ≥ 0, in the units of the image; got {sigma!r}")
+    return float(sigma)
+
+
+def _patch_size(model: "SparseCoding", channels: int) -> int:
+    """Side of the patches that a model was learned from."""
+    d = model.n_features_in_
+    size = math.isqrt(d // channels)
+    if size < 2 or size**2 * channels != d:
+        raise ValueError(
+            f"model was learned from {d} features, which are no square patch with {channels} channels; "
+            "learn from patches of such images"
+        )
+    return size
+
+
+def _dictionary(model: "SparseCoding", basis: Array) -> Array:
+    """Its atoms in the coordinates of the basis, but for mere constants, and what they do not span, (d, h)."""
+    atoms = basis @ model.components_.T
+    length = np.linalg.norm(atoms, axis=0)
+    kept = length > 0.1  # of atoms that had unit length; what is left of a constant has no shape
+    atoms = atoms[:, kept] / length[kept]
+    left, size, _ = np.linalg.svd(atoms)
+    rank = int((size > 1e-6 * size.max(initial=0)).sum())
+    return np.hstack([atoms, left[:, rank:]])

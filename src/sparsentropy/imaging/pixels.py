@@ -1,0 +1,41 @@
+"""What counts as an image, and how it gets its own type and range back.
+
+Everything in between is floating point, with channels on the last of three axes.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MOST_CHANNELS = 16  # a third axis that is longer is no axis of colours
+
+
+def checked(image: ArrayLike) -> NDArray[np.floating]:
+    """The pixels as (rows, columns, channels), float32, or float64 where they are float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no image, empty or not finite.
+    """
+    values = np.asarray(image)
+    if values.dtype.kind not in "uif":
+        raise TypeError(f"image must hold integers or floating point numbers, got dtype {values.dtype}")
+    if values.ndim not in (2, 3) or values.size == 0 or (values.ndim == 3 and values.shape[2] > MOST_CHANNELS):
+        raise ValueError(
+            f"image must have shape (rows, columns) or (rows, columns, channels), got {values.shape}; "
+            "give one image at a time"
+        )
+    values = values.astype(np.float64 if values.dtype.itemsize >= 4 else np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("image must be finite, but it holds NaN or infinite values; fill these in first")
+    return values if values.ndim == 3 else values[:, :, None]
+
+
+def like(values: NDArray[np.floating], image: ArrayLike) -> NDArray[np.generic]:
+    """The pixels in shape and type of the image; integers are rounded, and kept within their range."""
+    original = np.asarray(image)
+    values = values.reshape(original.shape)
+    if original.dtype.kind == "f":
+        return values.astype(original.dtype)
+    range_ = np.iinfo(original.dtype)
+    return np.clip(np.rint(values), range_.min, range_.max).astype(original.dtype)
