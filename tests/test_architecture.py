@@ -19,9 +19,9 @@ LAYERS = [
     {"storage", "diagnostics", "inputs", "fitting"},
     {"model_file"},
     {"estimator"},
-    {"plotting", "progress", "preparation", "results", "imaging"},
+    {"plotting", "progress", "preparation", "results"},
     {"report", "experiments"},
-    {"runs", "options"},
+    {"runs", "options", "imaging"},
     {"cli"},
     {"__main__", "__init__"},
 ]

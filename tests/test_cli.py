@@ -421,3 +421,73 @@ def test_ctrl_c_before_learning_writes_nothing(files, tmp_path, monkeypatch):
     assert result.exit_code == 130
     assert result.stderr == "stopped by hand before the result was written\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """A folder with two images that are noisy, one in colour, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("noisy")
+    random = np.random.default_rng(0)
+    for name, shape in (("grey.png", (48, 56)), ("colour.png", (40, 40, 3))):
+        smooth = np.broadcast_to(np.linspace(60, 180, 56)[: shape[1]].reshape(1, -1, *(1,) * (len(shape) - 2)), shape)
+        Image.fromarray(np.rint(smooth + 20 * random.normal(size=shape)).clip(0, 255).astype(np.uint8)).save(
+            folder / name
+        )
+    return folder
+
+
+def test_denoise_writes_an_image_of_the_same_kind_and_a_page(noisy, tmp_path):
+    result = invoke("denoise", noisy / "grey.png", "-o", tmp_path / "clean.png", "--report", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    before, after = (np.asarray(Image.open(path)) for path in (noisy / "grey.png", tmp_path / "clean.png"))
+    assert (after.dtype, after.shape) == (before.dtype, before.shape)
+    assert np.diff(after.astype(float), axis=0).std() < 0.5 * np.diff(before.astype(float), axis=0).std()
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 6
+    assert "grey.png" in page
+    assert str(tmp_path / "page.html") in result.stdout
+    assert "noise of" in result.stderr
+
+
+def test_denoise_goes_on_after_a_bad_file(noisy, tmp_path):
+    (tmp_path / "in").mkdir()
+    for file in noisy.iterdir():
+        (tmp_path / "in" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "in" / "a.png").write_bytes(b"none")
+    result = invoke("denoise", tmp_path / "in", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["colour.png", "grey.png"]
+    assert "a.png cannot be read as an image" in result.stderr
+    assert "1 of 3 images failed" in result.stderr
+
+
+def test_denoise_with_a_model_of_patches(noisy, tmp_path):
+    size = ("--patch-size", 6, "--patches", 600, "--components", 20)
+    fitted = invoke("fit", noisy / "grey.png", "--out", tmp_path / "run", *size, "--whiten", "none", "--remove-mean")
+    assert fitted.exit_code == 0, fitted.output
+    result = invoke("denoise", noisy / "grey.png", "-o", tmp_path / "clean.png", "--model", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    whitened = invoke("fit", noisy / "grey.png", "--out", tmp_path / "other", *size)
+    assert whitened.exit_code == 0, whitened.output
+    result = invoke("denoise", noisy / "grey.png", "-o", tmp_path / "clean.png", "--model", tmp_path / "other")
+    assert result.exit_code == 2
+    assert "learn with --whiten none --remove-mean" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["grey.png", "-o", "clean.txt"], "cannot hold uint8 pixels"),
+        (["grey.png", "-o", "grey.png"], "give another name for the result"),
+        (["nothing.png", "-o", "clean.png"], "does not exist"),
+        (["grey.png", "-o", "clean.png", "--sigma", "-1"], "--sigma"),
+        (["grey.png", "-o", "clean.png", "--report", "page.txt"], "must end in one of .html"),
+    ],
+)
+def test_denoise_says_what_is_wrong(noisy, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(noisy)
+    before = snapshot(noisy)
+    result = invoke("denoise", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert snapshot(noisy) == before

@@ -1,17 +1,20 @@
-"""Denoising of photographs whose noise is known, and everything around it by brute force."""
+"""Denoising of photographs whose noise is known, its parts by brute force, and the files around it."""
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sparsentropy import SparseCoding, imaging
 from sparsentropy.datasets import extract_patches, load_photographs
+from sparsentropy.imaging import batch, files, views
 from sparsentropy.imaging.cosines import cosines, fine_cosines
 from sparsentropy.imaging.overlaps import Average, Grid
 from sparsentropy.metrics import psnr
 
 PHOTOGRAPHS = [255 * image for image in load_photographs()]
 GREY = PHOTOGRAPHS[1][100:228, 200:360]
-COLOUR = 255 * load_photographs(grey=False)[1][100:196, 200:300]
+IN_COLOUR = 255 * load_photographs(grey=False)[1]
+COLOUR = IN_COLOUR[100:196, 200:300]
 
 
 def noisy(image, sigma, seed=0):
@@ -58,7 +61,7 @@ def test_patches_are_windows_with_their_channels_last():
 
 
 @pytest.mark.parametrize("sigma", [10.0, 25.0, 50.0])
-@pytest.mark.parametrize("image", [*PHOTOGRAPHS, COLOUR], ids=["temple", "flower", "colour"])
+@pytest.mark.parametrize("image", [*PHOTOGRAPHS, IN_COLOUR], ids=["temple", "flower", "colour"])
 def test_noise_is_found(image, sigma):
     assert imaging.estimate_noise(noisy(image, sigma)) == pytest.approx(sigma, rel=0.03)
 
@@ -175,3 +178,102 @@ def test_what_is_no_image_is_refused(act, image, kind, message):
 def test_a_noise_level_that_is_none_is_refused(sigma):
     with pytest.raises(ValueError, match="sigma must be a finite number ≥ 0"):
         imaging.denoise(GREY, sigma=sigma)
+
+
+PICTURES = {
+    "8.png": np.uint8,
+    "16.png": np.uint16,
+    "8.tif": np.uint8,
+    "16.tif": np.uint16,
+    "float.tif": np.float32,
+    "8.bmp": np.uint8,
+    "8.npy": np.uint8,
+}
+each_picture = pytest.mark.parametrize(("name", "dtype"), PICTURES.items(), ids=PICTURES)
+
+
+def pixels_of(dtype, shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(dtype) * (257 if dtype == np.uint16 else 1)
+
+
+@each_picture
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3)], ids=["grey", "colour"])
+def test_files_keep_every_pixel(tmp_path, name, dtype, shape):
+    pixels = pixels_of(dtype, shape)
+    files.write(tmp_path / name, files.Picture(pixels))
+    found = files.read(tmp_path / name)
+    assert found.pixels.dtype == dtype
+    assert found.alpha is None
+    np.testing.assert_array_equal(found.pixels, pixels)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("8.png", np.uint8), ("16.png", np.uint16), ("16.tif", np.uint16)])
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3)], ids=["grey", "colour"])
+def test_transparency_is_kept_apart(tmp_path, name, dtype, shape):
+    picture = files.Picture(pixels_of(dtype, shape), pixels_of(dtype, shape[:2]))
+    files.write(tmp_path / name, picture)
+    found = files.read(tmp_path / name)
+    np.testing.assert_array_equal(found.pixels, picture.pixels)
+    np.testing.assert_array_equal(found.alpha, picture.alpha)
+
+
+def test_jpeg_files_are_nearly_the_same(tmp_path):
+    smooth = np.rint(GREY[:64, :64]).astype(np.uint8)
+    files.write(tmp_path / "photo.jpg", files.Picture(smooth))
+    assert psnr(smooth.astype(float), files.read(tmp_path / "photo.jpg").pixels.astype(float), data_range=255) > 38
+
+
+def test_what_a_file_cannot_hold_is_refused_beforehand(tmp_path):
+    deep = files.Picture(pixels_of(np.uint16, (7, 5)))
+    with pytest.raises(
+        ValueError, match=r"cannot hold uint16 pixels; give a name that ends in .npy, .png, .tif, .tiff"
+    ):
+        files.check_writable(tmp_path / "photo.jpg", deep)
+    with pytest.raises(ValueError, match="cannot hold float32"):
+        files.check_writable(tmp_path / "photo.png", files.Picture(np.zeros((7, 5), np.float32)))
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        files.check_writable(tmp_path / "nowhere" / "photo.png", deep)
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.tif", "photo.npy", "photo.jpg"])
+def test_damaged_files_are_named(tmp_path, name):
+    files.write(tmp_path / name, files.Picture(pixels_of(np.uint8, (40, 40))))
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as an image"):
+        files.read(tmp_path / name)
+
+
+def test_several_frames_are_refused(tmp_path):
+    frames = [Image.fromarray(pixels_of(np.uint8, (9, 9)) // k) for k in (1, 2)]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="several frames"):
+        files.read(tmp_path / "film.gif")
+
+
+def test_jobs_settle_where_results_go(tmp_path):
+    for name in ("a.png", "in/b.png", "in/deep/c.png", "other/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        files.write(tmp_path / name, files.Picture(pixels_of(np.uint8, (9, 9))))
+    (only,) = batch.jobs([tmp_path / "a.png"], tmp_path / "clean.png")
+    assert only.target == tmp_path / "clean.png"
+    (only,) = batch.jobs([tmp_path / "a.png"], tmp_path / "out")
+    assert only.target == tmp_path / "out" / "a.png"
+    found = batch.jobs([tmp_path / "a.png", tmp_path / "in"], tmp_path / "out")
+    assert [str(job.target.relative_to(tmp_path / "out")) for job in found] == ["a.png", "b.png", "deep/c.png"]
+    with pytest.raises(ValueError, match="two results would be written"):
+        batch.jobs([tmp_path / "in", tmp_path / "other"], tmp_path / "out")
+    with pytest.raises(ValueError, match="is one of the images to read"):
+        batch.jobs([tmp_path / "in"], tmp_path / "in")
+    with pytest.raises(NotADirectoryError, match="give a folder"):
+        batch.jobs([tmp_path / "in", tmp_path / "a.png"], tmp_path / "a.png")
+
+
+def test_the_detail_is_where_most_is_to_be_seen():
+    image = np.zeros((400, 500))
+    image[200:300, 300:420] = np.random.default_rng(0).normal(size=(100, 120))
+    rows, columns = views._busiest(image)
+    assert rows.start <= 208
+    assert rows.stop >= 292
+    assert columns.start <= 308
+    assert columns.stop >= 412

@@ -5,7 +5,6 @@ one line on the error stream and exit code 2. Numbers and the paths of reports g
 to the error stream. What takes long to import is imported by the command that needs it: help comes at once.
 """
 
-import io
 import time
 import warnings
 from dataclasses import replace
@@ -22,6 +21,7 @@ from sparsentropy.options import (
     Annealing,
     AnnealingKind,
     BatchSize,
+    Clean,
     Colour,
     Components,
     Data,
@@ -31,6 +31,7 @@ from sparsentropy.options import (
     EncoderKind,
     Force,
     HeldOut,
+    Images,
     Inference,
     InferenceKind,
     Key,
@@ -39,7 +40,9 @@ from sparsentropy.options import (
     NInit,
     Out,
     Output,
+    Page,
     Patches,
+    PatchModel,
     PatchSize,
     PerRow,
     Posterior,
@@ -51,6 +54,7 @@ from sparsentropy.options import (
     RowOutput,
     Run,
     Seed,
+    Sigma,
     Std,
     Tol,
     Whiten,
@@ -228,13 +232,15 @@ def encode(model: Model, data: Data, output: Output, std: Std = False, key: Key 
 
     Example: [bold]sparsentropy encode runs/photos new.png -o codes.npz --std[/bold]
     """
-    _check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
+    from sparsentropy import storage
+
+    storage.check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
     fitted, rows = _model_and_rows(model, data, key)
     posterior = fitted.infer(rows)
     columns = {"mean": posterior.mean.cpu().numpy()}
     if std:
         columns["std"] = posterior.variance.sqrt().cpu().numpy()
-    _write_columns(output, columns)
+    storage.write_columns(output, columns)
     _say(f"codes of {len(rows):,} data points written to {output}")
 
 
@@ -246,11 +252,13 @@ def impute(model: Model, data: Data, output: Output, std: Std = False, key: Key 
 
     Example: [bold]sparsentropy impute runs/table gaps.csv -o filled.csv[/bold]
     """
-    _check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
+    from sparsentropy import storage
+
+    storage.check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
     fitted, rows = _model_and_rows(model, data, key)
     filled, uncertainty = fitted.impute(rows, return_std=True)
     missing = int((uncertainty > 0).sum())
-    _write_columns(output, {"data": filled, "std": uncertainty} if std else {"data": filled})
+    storage.write_columns(output, {"data": filled, "std": uncertainty} if std else {"data": filled})
     _say(f"{missing:,} missing values of {len(rows):,} data points filled in and written to {output}")
 
 
@@ -262,10 +270,12 @@ def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput =
 
     Example: [bold]sparsentropy score runs/photos test-photos/[/bold]
     """
+    from sparsentropy import storage
+
     if output is not None:
         if not per_row:
             raise ValueError("-o writes one bound per data point; add --per-row, or leave out -o")
-        _check_output(output, (".npy", ".npz", ".csv"))
+        storage.check_output(output, (".npy", ".npz", ".csv"))
     fitted, rows = _model_and_rows(model, data, key)
     bounds = fitted.score_samples(rows)
     if not per_row:
@@ -273,8 +283,40 @@ def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput =
     elif output is None:
         print("\n".join(f"{bound:.9g}" for bound in bounds))
     else:
-        _write_columns(output, {"lower_bound": bounds.reshape(-1, 1)})
+        storage.write_columns(output, {"lower_bound": bounds.reshape(-1, 1)})
         _say(f"bounds of {len(rows):,} data points written to {output}")
+
+
+@app.command()
+def denoise(
+    images: Images,
+    output: Clean,
+    sigma: Sigma = None,
+    model: PatchModel = None,
+    page: Page = None,
+    seed: Seed = 0,
+) -> None:
+    """Remove white noise from photographs; how much there is, is found out.
+
+    Several images, or folders of them, are written into a folder.
+    A file that cannot be read does not stop the rest.
+
+    Example: [bold]sparsentropy denoise noisy.png -o clean.png --report page.html[/bold]
+    """
+    from sparsentropy import progress, storage
+    from sparsentropy.imaging import batch
+
+    learned = None if model is None else _model_of_patches(model)
+    jobs = batch.jobs(images, output)
+    if page is not None:
+        storage.check_output(page, (".html",))
+    with progress.share(_console()) as tell:
+        done = batch.denoise(jobs, sigma=sigma, model=learned, random_state=seed, tell=tell, say=_say)
+    if page is not None:
+        batch.write_page(page, [one for one in done if one.failure is None])
+        print(page)
+    if failed := sum(one.failure is not None for one in done):
+        raise ValueError(f"{failed} of {len(done)} images failed, as said above; the others are written")
 
 
 @app.command()
@@ -366,6 +408,16 @@ def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, An
     return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}
 
 
+def _model_of_patches(path: Path) -> "SparseCoding":
+    """A model whose atoms are patches of images as they are."""
+    from sparsentropy import runs
+
+    model, preparation = runs.read(path)
+    if preparation.whiten not in (None, "none"):
+        raise ValueError(f"{path} was learned from whitened images; learn with --whiten none --remove-mean")
+    return model
+
+
 def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCoding", Any]:
     from sparsentropy import runs
 
@@ -377,34 +429,6 @@ def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCod
             f"{data} has {rows.shape[1]:,} features, but the model learned from {d:,}; give data of the same kind"
         )
     return model, rows
-
-
-def _check_output(output: Path, kinds: tuple[str, ...]) -> None:
-    """Refuse an output that cannot be written before time is spent on what would go there."""
-    if output.suffix.lower() not in kinds:
-        raise ValueError(f"{output} must end in one of {', '.join(kinds)}; give another name")
-    if not output.resolve().parent.is_dir():
-        raise FileNotFoundError(f"the folder of {output} does not exist; make it first")
-
-
-def _write_columns(path: Path, columns: dict[str, Any]) -> None:
-    """Write named matrices with the same rows: .npz by name, .npy the only one, .csv side by side."""
-    import numpy as np
-
-    from sparsentropy import storage
-
-    kind, content = path.suffix.lower(), io.BytesIO()
-    if kind == ".npz":
-        np.savez(content, **columns)
-    elif kind == ".npy":
-        (only,) = columns.values()
-        np.save(content, only)
-    else:
-        names = [f"{name}_{i + 1}" for name, matrix in columns.items() for i in range(matrix.shape[1])]
-        table = np.concatenate(list(columns.values()), axis=1)
-        np.savetxt(content, table, fmt="%.9g", delimiter=",", header=",".join(names), comments="")
-    with storage.replacing(path) as file:
-        file.write(content.getvalue())
 
 
 def _console() -> Console:

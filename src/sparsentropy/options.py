@@ -115,3 +115,13 @@ NInit = Annotated[int, number("Random starts, of which the best is kept.", LEARN
 Seed = Annotated[int, number("Seed: the same seed gives the same result.", LEARNING, 0)]
 Precision = Annotated[Dtype, option("Precision.", panel=MACHINE)]
 Device = Annotated[str, option("auto, cpu, cuda, cuda:1, …", panel=MACHINE)]
+
+Images = Annotated[list[Path], argument("IMAGES...", "Images, or folders of them.")]
+Clean = Annotated[Path, option("File to write, or a folder for several.", "--output", "-o")]
+Sigma = Annotated[
+    float | None, option("Noise standard deviation in the units of the pixels.", min=0, show_default="found out")
+]
+PatchModel = Annotated[
+    Path | None, option("A run folder of fit --whiten none --remove-mean, to start from its atoms.", "--model")
+]
+Page = Annotated[Path | None, option("A page to write: before and after.", "--report")]

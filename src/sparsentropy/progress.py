@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Protocol, final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 
@@ -84,6 +84,44 @@ def shown(console: Console, n: int) -> Iterator[Callable[[Sweep], None]]:
             progress.update(task, completed=count.sweeps, total=sweep.max_sweeps if count.sweeps else None, state=state)
 
         yield callback
+
+
+@contextmanager
+def share(console: Console) -> Iterator[Callable[[str, float], None]]:
+    """Show how much of a piece of work is done, for as long as the block lasts; nothing where there is no terminal.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to write.
+
+    Yields
+    ------
+    callable
+        To be called with what is being done and the share of it that is done, between 0 and 1.
+
+    Examples
+    --------
+    >>> with share(Console(width=80)) as tell:
+    ...     tell("photograph.png", 0.5)
+    """
+    if not console.is_terminal:
+        yield _nothing_told
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+
+        def tell(what: str, done: float) -> None:
+            if progress.tasks[0].description != what:
+                progress.reset(task, description=what)
+            progress.update(task, completed=done)
+
+        yield tell
+
+
+def _nothing_told(what: str, done: float) -> None:
+    del what, done
 
 
 @final

@@ -125,15 +125,7 @@ def render(result: Result) -> str:
     >>> page[:15], "<h1>a &lt; b</h1>" in page
     ('<!doctype html>', True)
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sparsentropy"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2")
-    return page.render(
+    return template("report.html.j2").render(
         result=result,
         headline=headline(result),
         notice=_notice(result),
@@ -143,6 +135,18 @@ def render(result: Result) -> str:
         version=version("sparsentropy"),
         **_figures(result),
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A page with gaps, from the folder `templates`; what is filled in is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sparsentropy"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def _figures(result: Result) -> dict[str, Markup]:

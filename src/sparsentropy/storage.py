@@ -8,6 +8,7 @@ arrays mean, and whether NaN is allowed in them, is for the caller to say.
 """
 
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -281,3 +282,51 @@ def _decode(path: Path, content: bytes, metadata: Mapping[str, Any]) -> tuple[di
     if not isinstance(header, dict):
         raise ValueError(f"{path} is damaged: its content has not its checksum; copy or save it again")
     return arrays, header
+
+
+def check_output(path: Path, kinds: tuple[str, ...]) -> None:
+    """Refuse a file that cannot be written before time is spent on what would go there.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    kinds : tuple of str
+        Endings that its name may have.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    if path.suffix.lower() not in kinds:
+        raise ValueError(f"{path} must end in one of {', '.join(kinds)}; give another name")
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write named matrices with the same rows: .npz by name, .npy the only one, .csv side by side.
+
+    Parameters
+    ----------
+    path : Path
+        File to write, wholly or not at all.
+    columns : mapping of str to ndarray, shape (n, ·)
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    kind, content = path.suffix.lower(), io.BytesIO()
+    if kind == ".npz":
+        np.savez(content, **dict(columns))  # pyright: ignore[reportArgumentType]
+    elif kind == ".npy":
+        (only,) = columns.values()
+        np.save(content, only)
+    else:
+        names = [f"{name}_{i + 1}" for name, matrix in columns.items() for i in range(matrix.shape[1])]
+        table = np.concatenate(list(columns.values()), axis=1)
+        np.savetxt(content, table, fmt="%.9g", delimiter=",", header=",".join(names), comments="")
+    with replacing(path) as file:
+        file.write(content.getvalue())

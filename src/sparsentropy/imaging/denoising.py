@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating]
 SIZE = 8  # of a patch
 SHARPNESS = (1.0, 4.0, 8.0, 16.0)  # β, pass by pass
-STRIDE, STRIDE_LARGE, LARGE = 2, 3, 2_000_000  # pixels between patches; in images of more pixels
-LEARNED_FROM = 16_384  # patches at most
+STRIDES = {1: 400_000, 2: 4_000_000, 3: math.inf}  # pixels between patches, for images of so many values at most
+LEARNED_FROM = 2**20  # coefficients, about
 CONTEXTS, PATCHES_EACH = 40, 200  # at most, and patches to learn from for each at least
 SWEEPS, TOL = 40, 3e-3
 LEARNING = 0.5  # share of the time, for the progress that is told
@@ -129,7 +129,7 @@ class _Denoiser:
         start = np.eye(len(basis)) if model is None else _dictionary(model, basis)
         missing = [(0, max(0, size - length)) for length in values.shape[:2]]
         noisy = np.pad((values / noise).astype(np.float32), [*missing, (0, 0)], mode="symmetric")
-        stride = min(STRIDE if values.size <= LARGE else STRIDE_LARGE, size)
+        stride = min(size, next(stride for stride, most in STRIDES.items() if values.size <= most))
         grid = Grid((*noisy.shape[:2], channels), size, stride)
         basis, start = (torch.as_tensor(array, dtype=torch.float32) for array in (basis, start))
         return cls(noisy, values.shape, noise, grid, basis, start, seed, tell)
@@ -165,7 +165,7 @@ class _Denoiser:
     def sample(self) -> torch.Tensor:
         """Patches to learn from (n, d), spread over the image at random."""
         random = np.random.default_rng(self.seed)
-        share = min(1.0, LEARNED_FROM / len(self.grid))
+        share = min(1.0, LEARNED_FROM / len(self.basis) / len(self.grid))
         parts = []
         for band in self.grid.bands():
             patches = self.grid.patches(self.noisy, band)

@@ -3,7 +3,8 @@
 In the finest cosines of a patch there is little signal, and how much depends on where the patch is: next to nothing in
 a smooth region, more in a texture. So the mean square of these coefficients is σ² times a chi-square, or a larger
 variance times a chi-square: a mixture with a few scales, which are found by expectation maximisation. The smallest one
-that is not rare belongs to the noise alone.
+that is not rare belongs to the noise alone. Noise that meets the end of the range of pixels is not white; where enough
+patches are free of that, only these are looked at.
 """
 
 import math
@@ -17,7 +18,8 @@ from sparsentropy.imaging.cosines import fine_cosines
 
 SIZE, SHARE = 12, 0.3  # of a patch, and of its cosines
 SCALES, RARE, STEPS = 5, 0.05, 100
-MOST_PATCHES = 100_000
+ALIKE = 0.05  # relative difference of standard deviations up to which a scale is one that was split in two
+MOST_PATCHES, ENOUGH = 100_000, 200
 LEAST = 24  # side of an image
 
 
@@ -64,12 +66,12 @@ def _patches(image: NDArray[np.floating]) -> list[NDArray[np.floating]]:
     """Patches of every channel, evenly spread, without those in which pixels have met the end of their range."""
     rows, columns, channels = image.shape
     stride = max(2, math.ceil(math.sqrt(rows * columns * channels / MOST_PATCHES)))
-    parts = []
+    parts, free = [], []
     for channel in np.moveaxis(image, 2, 0):
         windows = sliding_window_view(channel, (SIZE, SIZE))[::stride, ::stride].reshape(-1, SIZE**2)
-        within = (windows.min(1) > channel.min()) & (windows.max(1) < channel.max())
-        parts.append(windows[within] if within.mean() > RARE else windows)
-    return parts
+        parts.append(windows)
+        free.append(windows[(windows.min(1) > channel.min()) & (windows.max(1) < channel.max())])
+    return free if sum(map(len, free)) >= ENOUGH else parts
 
 
 def _smallest_scale(energy: NDArray[np.floating], degrees: int) -> float:
@@ -84,4 +86,6 @@ def _smallest_scale(energy: NDArray[np.floating], degrees: int) -> float:
         weight /= weight.sum(1, keepdims=True)
         total = np.maximum(weight.sum(0), np.finfo(np.float64).tiny)
         share, variance = np.maximum(total / len(energy), 1e-300), np.maximum(weight.T @ energy / total, 1e-300)
-    return float(variance[share > RARE].min())
+    smallest = float(variance[share > RARE].min())
+    same = (variance >= smallest) & (variance <= smallest * (1 + ALIKE) ** 2)
+    return float((share * variance)[same].sum() / share[same].sum())
