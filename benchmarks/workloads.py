@@ -23,15 +23,20 @@ class NoDataError(Exception):
     """The images are not on this machine."""
 
 
-@cache
-def patches(size: int, *, quick: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out patches, (n, size²) float32."""
+def images_folder() -> Path:
+    """Where the 68 grey images of BSD68 are."""
     root = Path(__file__).parents[1]
     folders = [root / place for place in PLACES if place and (root / place).is_dir()]
     if not folders:
         raise NoDataError("set SPARSENTROPY_BSD68 to a folder with the 68 grey images of BSD68")
+    return folders[0]
+
+
+@cache
+def patches(size: int, *, quick: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out patches, (n, size²) float32."""
     # Grey levels 0 to 255, as other programs have them: the same rows up to the last digits
-    images = [255 * image for image in datasets.load_images(folders[0])]
+    images = [255 * image for image in datasets.load_images(images_folder())]
     rows = datasets.extract_patches(datasets.whiten_images(images), size=size, n=200_000, seed=0)
     return rows[: 4096 if quick else ROWS].copy(), rows[FIRST_HELD_OUT : FIRST_HELD_OUT + HELD_OUT].copy()
 
