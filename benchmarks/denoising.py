@@ -27,8 +27,8 @@ PENALTIES: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 NOTES = f"""\
-{IMAGES} of the 68 grey images of BSD68 (every {EVERY}th from number {FIRST + 1}), white Gaussian noise, neither rounded nor
-clipped. PSNR in dB and seconds, means over the images. *sparsentropy*: nothing is told. *The others* are told σ.
+{IMAGES} of the 68 grey images of BSD68 (every {EVERY}th from number {FIRST + 1}), white Gaussian noise, neither rounded
+nor clipped. PSNR in dB and seconds, means over the images. *sparsentropy*: nothing is told. *The others* are told σ.
 *Dictionary learning*: scikit-learn's MiniBatchDictionaryLearning with {ATOMS} atoms on {SIZE} × {SIZE} patches without
 their mean, patches at every second pixel averaged; coded by OMP with 1, 2 or 4 atoms, or by the lasso with a penalty of
 1.5 or 3 σ, for each image whatever leads to the highest PSNR (which only an oracle knows; the seconds are those of all

@@ -17,10 +17,12 @@ from sparsentropy.imaging import pixels
 from sparsentropy.imaging.cosines import fine_cosines
 
 SIZE, SHARE = 12, 0.3  # of a patch, and of its cosines
-SCALES, RARE, STEPS = 5, 0.05, 100
-ALIKE = 0.05  # relative difference of standard deviations up to which a scale is one that was split in two
+MOST_SCALES, RARE, STEPS = 6, 0.05, 100
+INDEPENDENT = 12  # pixels for each patch that counts as independent; 8 to 30 serve about as well
 MOST_PATCHES, ENOUGH = 100_000, 200
 LEAST = 24  # side of an image
+
+Array = NDArray[np.floating]
 
 
 def estimate_noise(image: ArrayLike) -> float:
@@ -59,7 +61,7 @@ def estimate_noise(image: ArrayLike) -> float:
     rounding = 16 * float(np.finfo(values.dtype).eps) * float(np.abs(values).max())
     if float(np.quantile(energy, RARE)) <= rounding**2:
         return 0.0
-    return math.sqrt(_smallest_scale(energy, basis.shape[1]))
+    return math.sqrt(_smallest_scale(energy, basis.shape[1], values.size / INDEPENDENT))
 
 
 def _patches(image: NDArray[np.floating]) -> list[NDArray[np.floating]]:
@@ -74,18 +76,33 @@ def _patches(image: NDArray[np.floating]) -> list[NDArray[np.floating]]:
     return free if sum(map(len, free)) >= ENOUGH else parts
 
 
-def _smallest_scale(energy: NDArray[np.floating], degrees: int) -> float:
-    """Variance of the smallest component of Σ π Gamma(degrees/2, 2v/degrees) that holds more than a few patches."""
+def _smallest_scale(energy: NDArray[np.floating], degrees: int, independent: float) -> float:
+    """Variance of the smallest scale that holds more than a few patches.
+
+    Overlapping patches say less than so many independent ones would; the number of scales is Akaike's choice for those.
+    """
     energy = np.maximum(energy, np.finfo(np.float64).tiny)
-    variance = np.quantile(energy, np.linspace(0.1, 0.95, SCALES))
-    share = np.full(SCALES, 1 / SCALES)
+    fits = [_scales(energy, degrees, k) for k in range(1, MOST_SCALES + 1)]
+    # n log likelihood − unknowns: k variances and k − 1 shares
+    variance, share, _ = max(fits, key=lambda fit: fit[2] * independent - (2 * len(fit[0]) - 1))
+    return float(variance[share > RARE].min())
+
+
+def _scales(energy: NDArray[np.floating], degrees: int, k: int) -> tuple[Array, Array, float]:
+    """Variances and shares of Σ π Gamma(degrees/2, 2v/degrees) with k terms, and the mean log likelihood.
+
+    The latter without what does not depend on the scales.
+    """
+    variance, share = np.quantile(energy, np.linspace(0.1, 0.95, k) if k > 1 else [0.5]), np.full(k, 1 / k)
+    tiny, likelihood = np.finfo(np.float64).tiny, -math.inf
     for _ in range(STEPS):
-        # log π − k/2 (log v + e/v), the terms that depend on the component
+        # log π − k/2 (log v + e/v)
         score = np.log(share) - degrees / 2 * (np.log(variance) + energy[:, None] / variance)
-        weight = np.exp(score - score.max(1, keepdims=True))
-        weight /= weight.sum(1, keepdims=True)
-        total = np.maximum(weight.sum(0), np.finfo(np.float64).tiny)
-        share, variance = np.maximum(total / len(energy), 1e-300), np.maximum(weight.T @ energy / total, 1e-300)
-    smallest = float(variance[share > RARE].min())
-    same = (variance >= smallest) & (variance <= smallest * (1 + ALIKE) ** 2)
-    return float((share * variance)[same].sum() / share[same].sum())
+        largest = score.max(1, keepdims=True)
+        weight = np.exp(score - largest)
+        total = weight.sum(1, keepdims=True)
+        likelihood = float((largest + np.log(total)).mean())
+        weight /= total
+        count = np.maximum(weight.sum(0), tiny)
+        share, variance = count / len(energy), np.maximum(weight.T @ energy / count, tiny)
+    return variance, share, likelihood
