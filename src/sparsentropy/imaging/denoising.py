@@ -65,7 +65,9 @@ def denoise(
     return_sigma : bool, default=False
         Return the standard deviation of the noise, too.
     return_std : bool, default=False
-        Return the posterior standard deviation of every pixel, too, (rows, columns), in the units of the image.
+        Return the standard deviation of every pixel, too, (rows, columns), in the units of the image: the posterior one
+        of a patch there. Where the image is smooth the errors of overlapping patches partly cancel, and it is larger than
+        they are.
     random_state : int, default=0
         Seed: which patches are learned from.
     callback : callable, optional
