@@ -66,8 +66,7 @@ def denoise(
         Return the standard deviation of the noise, too.
     return_std : bool, default=False
         Return the standard deviation of every pixel, too, (rows, columns), in the units of the image: the posterior one
-        of a patch there. Where the image is smooth the errors of overlapping patches partly cancel, and it is larger than
-        they are.
+        of a patch there. Where the image is smooth the errors of overlapping patches partly cancel, and it is too large.
     random_state : int, default=0
         Seed: which patches are learned from.
     callback : callable, optional
@@ -139,14 +138,14 @@ class _Denoiser:
     def run(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """The clean image and the standard deviation of its pixels."""
         contexts = self.learned()
-        x, clean, std = self.noisy, self.noisy, self.noisy
+        x = clean = self.noisy
+        spread = Average(self.grid, channels=1)  # of the first pass: later ones take too little noise for granted
         for number, beta in enumerate(SHARPNESS):
-            clean, spread = self.passed(x, contexts.with_noise(1 / beta), number)
-            if number == 0:  # later passes take too little noise for granted
-                std = np.sqrt(spread)
+            clean = self.passed(x, contexts.with_noise(1 / beta), number, None if number else spread)
             x = (self.noisy + beta * clean) / (1 + beta)
         rows, columns = self.shape[:2]
-        return clean[:rows, :columns] * self.noise, std[:rows, :columns, 0] * self.noise
+        std = np.sqrt(spread.image()[:rows, :columns, 0])
+        return clean[:rows, :columns] * self.noise, std * self.noise
 
     def coefficients(self, patches: Array) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (n, pixels) in the coordinates of the basis (n, d), and what these leave out: their means."""
@@ -175,9 +174,9 @@ class _Denoiser:
             parts.append(self.coefficients(patches[chosen])[0])
         return torch.cat(parts)
 
-    def passed(self, x: Array, contexts: Contexts, number: int) -> tuple[Array, Array]:
-        """Average of the denoised patches of x, and of their variances per pixel (rows, columns, 1)."""
-        average, spread = Average(self.grid), Average(self.grid, channels=1)
+    def passed(self, x: Array, contexts: Contexts, number: int, spread: Average | None) -> Array:
+        """Average of the denoised patches of x; that of their variances per pixel goes into `spread`."""
+        average = Average(self.grid)
         each = self.grid.size**2 * self.grid.shape[2]
         for band in self.grid.bands():
             fine, mean = self.coefficients(self.grid.patches(x, band))
@@ -185,11 +184,11 @@ class _Denoiser:
             # The means of a patch have the noise of one pixel of each channel, all together
             variance = (variance + contexts.noise_variance * self.grid.shape[2]).numpy()
             average.add(band, (clean @ self.basis + mean).numpy(), 1 / variance)
-            if number == 0:
+            if spread is not None:
                 spread.add(band, np.repeat(variance[:, None] / each, self.grid.size**2, axis=1), 1 / variance)
             done = (number + float(band[-1] + self.grid.size) / len(self.noisy)) / len(SHARPNESS)
             self.tell(LEARNING + (1 - LEARNING) * done)
-        return average.image(), spread.image() if number == 0 else spread.total
+        return average.image()
 
 
 def _told_nobody(share: float) -> None:
