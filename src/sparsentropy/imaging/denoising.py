@@ -66,7 +66,7 @@ def denoise(
         Return the standard deviation of the noise, too.
     return_std : bool, default=False
         Return the standard deviation of every pixel, too, (rows, columns), in the units of the image: the posterior one
-        of a patch there. Where the image is smooth the errors of overlapping patches partly cancel, and it is too large.
+        of a patch there. Where the image is smooth the errors of overlapping patches partly cancel: it is too large.
     random_state : int, default=0
         Seed: which patches are learned from.
     callback : callable, optional
