@@ -66,3 +66,13 @@ def test_a_terminal_shows_one_line_that_is_gone_afterwards():
     shown = text.getvalue()
     assert "sweep 3/3  bound -2.00  noise 0.2  0:00 left" in shown
     assert shown.endswith("\x1b[2K")
+
+
+def test_shares_are_shown_on_a_terminal_alone():
+    for terminal in (True, False):
+        text = io.StringIO()
+        console = Console(file=text, width=80, force_terminal=terminal, color_system=None)
+        with progress.share(console) as tell:
+            tell("one.png", 0.5)
+            tell("two.png", 0.1)
+        assert ("two.png" in text.getvalue()) == terminal

@@ -61,7 +61,8 @@ def estimate_noise(image: ArrayLike) -> float:
     rounding = 16 * float(np.finfo(values.dtype).eps) * float(np.abs(values).max())
     if float(np.quantile(energy, RARE)) <= rounding**2:
         return 0.0
-    return math.sqrt(_smallest_scale(energy, basis.shape[1], values.size / INDEPENDENT))
+    independent = min(len(energy), values.size / INDEPENDENT)  # of a large image only some patches are looked at
+    return math.sqrt(_smallest_scale(energy, basis.shape[1], independent))
 
 
 def _patches(image: NDArray[np.floating]) -> list[NDArray[np.floating]]:
