@@ -217,10 +217,11 @@ def test_transparency_is_kept_apart(tmp_path, name, dtype, shape):
     np.testing.assert_array_equal(found.alpha, picture.alpha)
 
 
-def test_jpeg_files_are_nearly_the_same(tmp_path):
-    smooth = np.rint(GREY[:64, :64]).astype(np.uint8)
-    files.write(tmp_path / "photo.jpg", files.Picture(smooth))
-    assert psnr(smooth.astype(float), files.read(tmp_path / "photo.jpg").pixels.astype(float), data_range=255) > 38
+@pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
+def test_jpeg_files_are_nearly_the_same(tmp_path, image):
+    pixels = np.rint(image[:64, :64]).clip(0, 255).astype(np.uint8)
+    files.write(tmp_path / "photo.jpg", files.Picture(pixels))
+    assert psnr(pixels.astype(float), files.read(tmp_path / "photo.jpg").pixels.astype(float), data_range=255) > 38
 
 
 def test_what_a_file_cannot_hold_is_refused_beforehand(tmp_path):
