@@ -10,10 +10,10 @@ import torch
 from child import measured
 from learning import Data, unit_of
 from sparsentropy import diagnostics
-from sparsentropy.inference import AbstractSolver, FullSolver, LowRankSolver, Solution
+from sparsentropy.inference import AbstractSolver, FullSolver, LowRankSolver
+from sparsentropy.inference.solution import Inference
 from sparsentropy.learning import learn, random_starts
 from sparsentropy.model import Parameters
-from sparsentropy.posteriors import AbstractPosterior
 from table import Table
 from workloads import PATCH_NOTES, patches
 
@@ -33,17 +33,9 @@ class Alone(AbstractSolver):
 
     solver: AbstractSolver
 
-    def __call__(
-        self,
-        x: torch.Tensor,
-        parameters: Parameters,
-        start: AbstractPosterior | None = None,
-        *,
-        max_iter: int = 1000,
-        tol: float | None = None,
-    ) -> Solution:
+    def at(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
-        return self.solver(x, parameters, start, max_iter=max_iter, tol=tol)
+        return self.solver.at(parameters)
 
 
 @dataclass(frozen=True)

@@ -42,20 +42,8 @@ class AmortizedSolver(AbstractSolver):
     solver: AbstractSolver
     refine: int = 0
 
-    def __call__(
-        self,
-        x: Tensor,
-        parameters: Parameters,
-        start: AbstractPosterior | None = None,
-        *,
-        max_iter: int = 1000,
-        tol: float | None = None,
-    ) -> Solution:
-        """See `AbstractSolver`; a warm start, the number of iterations and the tolerance are not for an encoder."""
-        return self.at(parameters)(x, start=start, max_iter=max_iter, tol=tol)
-
     def at(self, parameters: Parameters) -> Inference:
-        """See `AbstractSolver`."""
+        """See `AbstractSolver`; a warm start, the number of iterations and the tolerance are not for an encoder."""
         encode, refined = self.encoder.fast(parameters), self.solver.at(parameters) if self.refine else None
 
         @torch.no_grad()

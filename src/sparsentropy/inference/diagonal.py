@@ -53,18 +53,6 @@ class DiagonalSolver(AbstractSolver):
     1
     """
 
-    def __call__(
-        self,
-        x: Tensor,
-        parameters: Parameters,
-        start: AbstractPosterior | None = None,
-        *,
-        max_iter: int = 1000,
-        tol: float | None = None,
-    ) -> Solution:
-        """See `AbstractSolver`."""
-        return self.at(parameters)(x, start=start, max_iter=max_iter, tol=tol)
-
     def at(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
         return _Prepared(parameters)

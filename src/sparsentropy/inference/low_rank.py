@@ -81,57 +81,46 @@ class LowRankSolver(AbstractSolver):
         if self.rank < 1:
             raise ValueError(f"LowRankSolver: rank must be at least 1; got {self.rank}. DiagonalSolver has rank 0.")
 
-    def __call__(
-        self,
-        x: Tensor,
-        parameters: Parameters,
-        start: AbstractPosterior | None = None,
-        *,
-        max_iter: int = 1000,
-        tol: float | None = None,
-    ) -> Solution:
+    def at(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
-        return self._solved(x, parameters, start, max_iter, tol, missing=False)
+        return _Prepared(self.rank, parameters, missing=False)
 
     def with_gaps(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
+        return _Prepared(self.rank, parameters, missing=True)
 
-        def inference(
-            x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
-        ) -> Solution:
-            return self._solved(x, parameters, start, max_iter, tol, missing=True)
+    def forerunner(self, h: int) -> AbstractSolver | None:
+        """Independent posteriors, where there are few directions among many."""
+        return DiagonalSolver() if FEW * self.rank <= h else None
 
-        return inference
 
-    def _solved(
-        self,
-        x: Tensor,
-        parameters: Parameters,
-        start: AbstractPosterior | None,
-        max_iter: int,
-        tol: float | None,
-        *,
-        missing: bool,
+@final
+@dataclass(frozen=True)
+class _Prepared:
+    """The solver at given parameters."""
+
+    rank: int
+    parameters: Parameters
+    missing: bool
+
+    def __call__(
+        self, x: Tensor, *, start: AbstractPosterior | None = None, max_iter: int = 1000, tol: float | None = None
     ) -> Solution:
         # That of float64 for all data: a looser one would stop at saddles, near which little is gained for a while
         tol = default_tolerance(torch.float64) if tol is None else tol
-        problem = _Problem.of(x, parameters, missing=missing)
-        rank = min(self.rank, parameters.h)
+        problem = _Problem.of(x, self.parameters, missing=self.missing)
+        rank = min(self.rank, self.parameters.h)
         start = problem.diagonal_start() if start is None else start
         problem, codes = problem.conditioned(start.mean.double(), start.variance.double()), problem.codes(start, rank)
         cost = Cost(0, 0.0, 0, 0)
-        size = _rows_at_once(parameters, rank)
+        size = _rows_at_once(self.parameters, rank)
         for begin in range(0, x.shape[0], size):
             rows = slice(begin, begin + size)
             codes[rows], chunk_cost = _solve(problem[rows], codes[rows], max_iter, tol)
             cost += chunk_cost
         posterior = problem.posterior(codes, x.dtype)
-        gradient = largest_gradient(x, posterior, parameters) if tol > 0 else float("nan")
+        gradient = largest_gradient(x, posterior, self.parameters) if tol > 0 else float("nan")
         return Solution(posterior, replace(cost, largest_gradient=gradient))
-
-    def forerunner(self, h: int) -> AbstractSolver | None:
-        """Independent posteriors, where there are few directions among many."""
-        return DiagonalSolver() if FEW * self.rank <= h else None
 
 
 def _rows_at_once(parameters: Parameters, rank: int) -> int:

@@ -55,18 +55,6 @@ class MissingSolver(AbstractSolver):
 
     solver: AbstractSolver
 
-    def __call__(
-        self,
-        x: Tensor,
-        parameters: Parameters,
-        start: AbstractPosterior | None = None,
-        *,
-        max_iter: int = 1000,
-        tol: float | None = None,
-    ) -> Solution:
-        """See `AbstractSolver`; x may have missing entries (NaN)."""
-        return self.at(parameters)(x, start=start, max_iter=max_iter, tol=tol)
-
     def at(self, parameters: Parameters) -> Inference:
         """See `AbstractSolver`."""
         return _Prepared(self.solver, parameters)

@@ -6,7 +6,6 @@ never raises because it ran out of iterations, since a posterior that is not yet
 bound.
 """
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -66,7 +65,6 @@ class AbstractSolver(ABC):
     A solver serves annealing unchanged: hand it `weights.apply(parameters)` (theory, section 4).
     """
 
-    @abstractmethod
     def __call__(
         self,
         x: Tensor,
@@ -96,10 +94,11 @@ class AbstractSolver(ABC):
         -------
         Solution
         """
+        return self.at(parameters)(x, start=start, max_iter=max_iter, tol=tol)
 
+    @abstractmethod
     def at(self, parameters: Parameters) -> "Inference":
         """The solver with these parameters: what depends on them alone is prepared once for many calls."""
-        return functools.partial(self, parameters=parameters)
 
     def with_gaps(self, parameters: Parameters) -> "Inference":
         """The solver with these parameters for data of which entries are missing (NaN), each time others.
