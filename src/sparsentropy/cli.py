@@ -8,6 +8,7 @@ to the error stream. What takes long to import is imported by the command that n
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
@@ -303,15 +304,17 @@ def denoise(
 
     Example: [bold]sparsentropy denoise noisy.png -o clean.png --report page.html[/bold]
     """
-    from sparsentropy import progress, storage
+    from sparsentropy import progress, runs, storage
     from sparsentropy.imaging import batch
 
-    learned = None if model is None else _model_of_patches(model)
+    learned = None if model is None else runs.read_patches(model)
     jobs = batch.jobs(images, output)
     if page is not None:
         storage.check_output(page, (".html",))
-    with progress.share(_console()) as tell:
-        done = batch.denoise(jobs, sigma=sigma, model=learned, random_state=seed, tell=tell, say=_say)
+    console = _console()  # one for both, so that lines and bar do not write over each other
+    with progress.share(console) as tell:
+        say = partial(_say, console=console)
+        done = batch.denoise(jobs, sigma=sigma, model=learned, random_state=seed, tell=tell, say=say)
     if page is not None:
         batch.write_page(page, [one for one in done if one.failure is None])
         print(page)
@@ -408,16 +411,6 @@ def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, An
     return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}
 
 
-def _model_of_patches(path: Path) -> "SparseCoding":
-    """A model whose atoms are patches of images as they are."""
-    from sparsentropy import runs
-
-    model, preparation = runs.read(path)
-    if preparation.whiten not in (None, "none"):
-        raise ValueError(f"{path} was learned from whitened images; learn with --whiten none --remove-mean")
-    return model
-
-
 def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCoding", Any]:
     from sparsentropy import runs
 
@@ -436,8 +429,8 @@ def _console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def _say(text: str) -> None:
-    _console().print(Text(text), soft_wrap=True)
+def _say(text: str, console: Console | None = None) -> None:
+    (console or _console()).print(Text(text), soft_wrap=True)
 
 
 def _fail(text: str) -> int:

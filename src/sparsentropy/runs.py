@@ -135,6 +135,29 @@ def read(path: Path) -> tuple["SparseCoding", Preparation]:
     return SparseCoding.load(file), preparations.load(beside) if beside.exists() else Preparation()
 
 
+def read_patches(path: Path) -> "SparseCoding":
+    """Read a model whose atoms are patches of images as they are.
+
+    Parameters
+    ----------
+    path : Path
+        A run folder, or a model file in it.
+
+    Returns
+    -------
+    SparseCoding
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is missing or damaged, or the images were whitened.
+    """
+    model, preparation = read(path)
+    if preparation.whiten not in (None, "none"):
+        raise ValueError(f"{path} was learned from whitened images; learn with --whiten none --remove-mean")
+    return model
+
+
 def _member(folder: Path, name: str) -> Path:
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist; check the spelling")

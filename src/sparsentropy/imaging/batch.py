@@ -63,12 +63,14 @@ def jobs(sources: Sequence[Path], output: Path) -> list[Job]:
             for source in sources
             for file in (folder_files(source) if source.is_dir() else [source])
         ]
-    targets = [job.target.resolve() for job in found]
-    for job, target in zip(found, targets, strict=True):
-        if target in {other.source.resolve() for other in found}:
+    taken, read = set(), {job.source.resolve() for job in found}
+    for job in found:
+        target = job.target.resolve()
+        if target in read:
             raise ValueError(f"{job.target} is one of the images to read; give another name for the result")
-        if targets.count(target) > 1:
+        if target in taken:
             raise ValueError(f"two results would be written to {job.target}; give images of different names")
+        taken.add(target)
     return found
 
 
