@@ -300,6 +300,16 @@ def check_output(path: Path, kinds: tuple[str, ...]) -> None:
     """
     if path.suffix.lower() not in kinds:
         raise ValueError(f"{path} must end in one of {', '.join(kinds)}; give another name")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file whose folder does not exist.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
 

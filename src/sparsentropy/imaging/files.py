@@ -80,8 +80,7 @@ def check_writable(path: Path, like: Picture) -> None:
     fitting = FLOAT if dtype.kind == "f" else DEEP if dtype.itemsize > 1 else DEEP | SHALLOW
     if kind not in fitting:
         raise ValueError(f"{path} cannot hold {dtype} pixels; give a name that ends in {', '.join(sorted(fitting))}")
-    if not path.resolve().parent.is_dir():
-        raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
+    storage.check_folder(path)
 
 
 def write(path: Path, picture: Picture) -> None:
