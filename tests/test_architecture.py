@@ -12,7 +12,7 @@ HERE = "tests/test_architecture.py"
 LAYERS = [
     {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision"},
     {"priors", "likelihoods", "posteriors"},
-    {"model", "contexts"},
+    {"model", "contexts", "gaps"},
     {"objectives"},
     {"inference"},
     {"learning"},

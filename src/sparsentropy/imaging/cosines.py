@@ -6,8 +6,14 @@ is lightness. It is orthonormal: white noise stays white.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dct
 
 Array = NDArray[np.floating]
+
+
+def transform(n: int) -> Array:
+    """Orthonormal cosines of 0, 1, 2, … half waves over n points, as rows."""
+    return np.asarray(dct(np.eye(n), axis=0, norm="ortho"))
 
 
 def cosines(size: int, channels: int = 1) -> Array:
@@ -32,8 +38,8 @@ def cosines(size: int, channels: int = 1) -> Array:
     >>> bool(np.allclose(basis @ basis.T, np.eye(189)))
     True
     """
-    each = _transform(size)
-    return np.kron(np.kron(each, each), _transform(channels))[channels:]
+    each = transform(size)
+    return np.kron(np.kron(each, each), transform(channels))[channels:]
 
 
 def fine_cosines(size: int, share: float) -> Array:
@@ -41,9 +47,3 @@ def fine_cosines(size: int, share: float) -> Array:
     waves = np.add.outer(np.arange(size), np.arange(size)).ravel()[1:]
     finest = np.argsort(-waves, kind="stable")[: round(share * size**2)]
     return cosines(size)[finest]
-
-
-def _transform(size: int) -> Array:
-    """Orthonormal cosines of 0, 1, 2, … half waves over `size` points, as rows."""
-    waves = np.cos(np.pi / size * np.outer(np.arange(size), np.arange(size) + 0.5))
-    return waves / np.linalg.norm(waves, axis=1, keepdims=True)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from sparsentropy.contexts import Contexts
-from sparsentropy.imaging import pixels
+from sparsentropy.imaging import dictionaries, pixels
 from sparsentropy.imaging.cosines import cosines
 from sparsentropy.imaging.noise import estimate_noise
 from sparsentropy.imaging.overlaps import Average, Grid
@@ -91,10 +91,10 @@ def denoise(
     (True, 10)
     """
     values = pixels.checked(image)
-    noise = estimate_noise(values) if sigma is None else _checked_sigma(sigma)
+    noise = estimate_noise(values) if sigma is None else pixels.checked_sigma(sigma)
     clean, std = values, np.zeros(values.shape[:2])
     if noise > 0:
-        denoiser = _Denoiser.of(values, noise, model, random_state, callback or _told_nobody)
+        denoiser = _Denoiser.of(values, noise, model, random_state, callback or (lambda _: None))
         clean, std = denoiser.run()
     found = pixels.like(clean, image)
     more = ([noise] if return_sigma else []) + ([std] if return_std else [])
@@ -125,9 +125,9 @@ class _Denoiser:
         tell: Callable[[float], None],
     ) -> "_Denoiser":
         channels = values.shape[2]
-        size = SIZE if model is None else _patch_size(model, channels)
+        size = SIZE if model is None else dictionaries.patch_size(model, channels)
         basis = cosines(size, channels)
-        start = np.eye(len(basis)) if model is None else _dictionary(model, basis)
+        start = np.eye(len(basis)) if model is None else dictionaries.dictionary(model, basis)
         missing = [(0, max(0, size - length)) for length in values.shape[:2]]
         noisy = np.pad((values / noise).astype(np.float32), [*missing, (0, 0)], mode="symmetric")
         stride = min(size, next(stride for stride, most in STRIDES.items() if values.size <= most))
@@ -189,36 +189,3 @@ class _Denoiser:
             done = (number + float(band[-1] + self.grid.size) / len(self.noisy)) / len(SHARPNESS)
             self.tell(LEARNING + (1 - LEARNING) * done)
         return average.image()
-
-
-def _told_nobody(share: float) -> None:
-    del share
-
-
-def _checked_sigma(sigma: float) -> float:
-    if not (isinstance(sigma, int | float | np.number) and 0 <= sigma < math.inf):
-        raise ValueError(f"sigma must be a finite number ≥ 0, in the units of the image; got {sigma!r}")
-    return float(sigma)
-
-
-def _patch_size(model: "SparseCoding", channels: int) -> int:
-    """Side of the patches that a model was learned from."""
-    d = model.n_features_in_
-    size = math.isqrt(d // channels)
-    if size < 2 or size**2 * channels != d:
-        raise ValueError(
-            f"model was learned from {d} features, which are no square patch with {channels} channels; "
-            "learn from patches of such images"
-        )
-    return size
-
-
-def _dictionary(model: "SparseCoding", basis: Array) -> Array:
-    """Its atoms in the coordinates of the basis, but for mere constants, and what they do not span, (d, h)."""
-    atoms = basis @ model.components_.T
-    length = np.linalg.norm(atoms, axis=0)
-    kept = length > 0.1  # of atoms that had unit length; what is left of a constant has no shape
-    atoms = atoms[:, kept] / length[kept]
-    left, size, _ = np.linalg.svd(atoms)
-    rank = int((size > 1e-6 * size.max(initial=0)).sum())
-    return np.hstack([atoms, left[:, rank:]])

@@ -82,20 +82,21 @@ class Average:
         self.weight = np.zeros((rows, columns, 1), np.float32)
 
     def add(self, band: NDArray[np.intp], patches: Array, weight: Array) -> None:
-        """Add the patches of a band (n, size² · channels), each with its weight (n,)."""
+        """Add the patches of a band (n, size² · channels), each with a weight (n,), or one a pixel (n, size²)."""
         size, columns = self.grid.size, self.grid.columns
-        shape = (len(band), len(columns))
-        weight = weight.reshape(*shape, 1)
-        windows = patches.reshape(*shape, size, size, -1)
+        shape = (len(band), len(columns), size, size, -1)
+        if weight.ndim == 1:
+            weight = np.broadcast_to(weight[:, None], (len(weight), size**2))
+        weights, windows = weight.reshape(shape), patches.reshape(shape)
         for i in range(size):
             for j in range(size):
                 here = np.ix_(band + i, columns + j)
-                self.total[here] += weight * windows[:, :, i, j]
-                self.weight[here] += weight
+                self.total[here] += weights[:, :, i, j] * windows[:, :, i, j]
+                self.weight[here] += weights[:, :, i, j]
 
     def image(self) -> Array:
-        """The mean."""
-        return self.total / self.weight
+        """The mean; 0 where nothing was added."""
+        return np.divide(self.total, self.weight, out=np.zeros_like(self.total), where=self.weight > 0)
 
 
 def _positions(length: int, size: int, stride: int) -> NDArray[np.intp]:

@@ -3,6 +3,8 @@
 Everything in between is floating point, with channels on the last of three axes.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -39,3 +41,16 @@ def like(values: NDArray[np.floating], image: ArrayLike) -> NDArray[np.generic]:
         return values.astype(original.dtype)
     range_ = np.iinfo(original.dtype)
     return np.clip(np.rint(values), range_.min, range_.max).astype(original.dtype)
+
+
+def checked_sigma(sigma: float) -> float:
+    """A standard deviation of noise.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if not (isinstance(sigma, int | float | np.number) and 0 <= sigma < math.inf):
+        raise ValueError(f"sigma must be a finite number ≥ 0, in the units of the image; got {sigma!r}")
+    return float(sigma)
