@@ -19,9 +19,10 @@ LAYERS = [
     {"storage", "diagnostics", "inputs", "fitting"},
     {"model_file"},
     {"estimator"},
-    {"plotting", "progress", "preparation", "results"},
+    {"plotting", "progress", "preparation", "results", "terminal"},
     {"report", "experiments"},
     {"runs", "options", "imaging"},
+    {"image_commands"},
     {"cli"},
     {"__main__", "__init__"},
 ]

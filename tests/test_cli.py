@@ -491,3 +491,82 @@ def test_denoise_says_what_is_wrong(noisy, tmp_path, monkeypatch, arguments, mes
     assert result.exit_code == 2
     assert message in result.stderr
     assert snapshot(noisy) == before
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory):
+    """Two images whose gaps are white in masks of their own, and one whose gaps are transparent."""
+    folder = tmp_path_factory.mktemp("torn")
+    (folder / "in").mkdir()
+    (folder / "masks").mkdir()
+    gaps = np.random.default_rng(0).random((40, 48)) < 0.3
+    smooth = np.add.outer(2 * np.arange(40), 3 * np.arange(48)).astype(np.uint8)
+    for name in ("one.png", "two.png"):
+        Image.fromarray(np.where(gaps, 0, smooth).astype(np.uint8)).save(folder / "in" / name)
+        Image.fromarray((255 * gaps).astype(np.uint8)).save(folder / "masks" / name)
+    Image.fromarray(np.dstack([np.where(gaps, 0, smooth), np.where(gaps, 0, 255)]).astype(np.uint8)).save(
+        folder / "clear.png"
+    )
+    return folder, gaps, smooth
+
+
+def assert_filled(path, torn):
+    _, gaps, smooth = torn
+    found = np.asarray(Image.open(path))
+    assert (found.dtype, found.shape) == (smooth.dtype, smooth.shape)
+    np.testing.assert_array_equal(found[~gaps], smooth[~gaps])
+    assert np.abs(found.astype(float) - smooth)[gaps].max() < 6
+
+
+def test_inpaint_fills_what_is_white_in_the_mask_and_writes_a_page(torn, tmp_path):
+    source, mask = torn[0] / "in" / "one.png", torn[0] / "masks" / "one.png"
+    result = invoke("inpaint", source, "--mask", mask, "-o", tmp_path / "w.png", "--report", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    assert_filled(tmp_path / "w.png", torn)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 5
+    assert "missing pixels" in page
+    assert f"{torn[1].sum():,} missing pixels ({torn[1].mean():.1%}) filled in" in result.stderr
+
+
+def test_inpaint_takes_a_folder_of_masks(torn, tmp_path):
+    result = invoke("inpaint", torn[0] / "in", "--mask", torn[0] / "masks", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    for name in ("one.png", "two.png"):
+        assert_filled(tmp_path / "out" / name, torn)
+
+
+def test_inpaint_fills_what_is_transparent(torn, tmp_path):
+    result = invoke("inpaint", torn[0] / "clear.png", "-o", tmp_path / "whole.png")
+    assert result.exit_code == 0, result.output
+    assert_filled(tmp_path / "whole.png", torn)
+
+
+def test_inpaint_goes_on_after_an_image_without_a_mask(torn, tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "two.png").write_bytes((torn[0] / "masks" / "two.png").read_bytes())
+    result = invoke("inpaint", torn[0] / "in", "--mask", tmp_path / "masks", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "1 of 2 images failed" in result.stderr
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["two.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in/one.png", "-o", "whole.png"], "no transparent pixels, which would be the missing ones; give --mask"),
+        (["in/one.png", "-o", "whole.png", "--mask", "nothing.png"], "nothing.png does not exist"),
+        (["in/one.png", "-o", "whole.png", "--mask", "small.png"], "has 9 × 8 pixels, the image 48 × 40"),
+        (["in/one.png", "-o", "whole.png", "--mask", "white.png"], "every pixel is missing"),
+        (["in/one.png", "-o", "whole.png", "--mask", "masks/one.png", "--sigma", "-1"], "--sigma"),
+    ],
+)
+def test_inpaint_says_what_is_wrong(torn, monkeypatch, arguments, message):
+    monkeypatch.chdir(torn[0])
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save("small.png")
+    Image.fromarray(np.full((40, 48), 255, np.uint8)).save("white.png")
+    before = snapshot(torn[0])
+    result = invoke("inpaint", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert snapshot(torn[0]) == before

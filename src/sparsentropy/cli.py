@@ -8,21 +8,18 @@ to the error stream. What takes long to import is imported by the command that n
 import time
 import warnings
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperGroup
 
+from sparsentropy import image_commands, terminal
 from sparsentropy.options import (
     Annealing,
     AnnealingKind,
     BatchSize,
-    Clean,
     Colour,
     Components,
     Data,
@@ -32,7 +29,6 @@ from sparsentropy.options import (
     EncoderKind,
     Force,
     HeldOut,
-    Images,
     Inference,
     InferenceKind,
     Key,
@@ -41,9 +37,7 @@ from sparsentropy.options import (
     NInit,
     Out,
     Output,
-    Page,
     Patches,
-    PatchModel,
     PatchSize,
     PerRow,
     Posterior,
@@ -55,7 +49,6 @@ from sparsentropy.options import (
     RowOutput,
     Run,
     Seed,
-    Sigma,
     Std,
     Tol,
     Whiten,
@@ -82,7 +75,7 @@ class _OneLineErrors(TyperGroup):
         try:
             code = super().main(*args, **extra)
         except _UsageError as error:
-            code = _fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
+            code = terminal.fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
         raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -91,10 +84,10 @@ class _OneLineErrors(TyperGroup):
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors, and no failures
             raise
         except KeyboardInterrupt:
-            _say("stopped by hand before the result was written")
+            terminal.say("stopped by hand before the result was written")
             raise typer.Exit(130) from None
         except _BAD_INPUT as error:
-            raise typer.Exit(_fail(str(error))) from error
+            raise typer.Exit(terminal.fail(str(error))) from error
 
 
 app = typer.Typer(
@@ -221,7 +214,7 @@ def reproduce(
     from sparsentropy import experiments
 
     jobs = jobs or torch.get_num_threads()
-    print(experiments.reproduce(name, out or Path(name), quick=quick, jobs=jobs, tell=_say))
+    print(experiments.reproduce(name, out or Path(name), quick=quick, jobs=jobs, tell=terminal.say))
 
 
 @app.command()
@@ -242,7 +235,7 @@ def encode(model: Model, data: Data, output: Output, std: Std = False, key: Key 
     if std:
         columns["std"] = posterior.variance.sqrt().cpu().numpy()
     storage.write_columns(output, columns)
-    _say(f"codes of {len(rows):,} data points written to {output}")
+    terminal.say(f"codes of {len(rows):,} data points written to {output}")
 
 
 @app.command()
@@ -260,7 +253,7 @@ def impute(model: Model, data: Data, output: Output, std: Std = False, key: Key 
     filled, uncertainty = fitted.impute(rows, return_std=True)
     missing = int((uncertainty > 0).sum())
     storage.write_columns(output, {"data": filled, "std": uncertainty} if std else {"data": filled})
-    _say(f"{missing:,} missing values of {len(rows):,} data points filled in and written to {output}")
+    terminal.say(f"{missing:,} missing values of {len(rows):,} data points filled in and written to {output}")
 
 
 @app.command()
@@ -285,41 +278,11 @@ def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput =
         print("\n".join(f"{bound:.9g}" for bound in bounds))
     else:
         storage.write_columns(output, {"lower_bound": bounds.reshape(-1, 1)})
-        _say(f"bounds of {len(rows):,} data points written to {output}")
+        terminal.say(f"bounds of {len(rows):,} data points written to {output}")
 
 
-@app.command()
-def denoise(
-    images: Images,
-    output: Clean,
-    sigma: Sigma = None,
-    model: PatchModel = None,
-    page: Page = None,
-    seed: Seed = 0,
-) -> None:
-    """Remove white noise from photographs; how much there is, is found out.
-
-    Several images, or folders of them, are written into a folder.
-    A file that cannot be read does not stop the rest.
-
-    Example: [bold]sparsentropy denoise noisy.png -o clean.png --report page.html[/bold]
-    """
-    from sparsentropy import progress, runs, storage
-    from sparsentropy.imaging import batch
-
-    learned = None if model is None else runs.read_patches(model)
-    jobs = batch.jobs(images, output)
-    if page is not None:
-        storage.check_output(page, (".html",))
-    console = _console()  # one for both, so that lines and bar do not write over each other
-    with progress.share(console) as tell:
-        say = partial(_say, console=console)
-        done = batch.denoise(jobs, sigma=sigma, model=learned, random_state=seed, tell=tell, say=say)
-    if page is not None:
-        batch.write_page(page, [one for one in done if one.failure is None])
-        print(page)
-    if failed := sum(one.failure is not None for one in done):
-        raise ValueError(f"{failed} of {len(done)} images failed, as said above; the others are written")
+app.command()(image_commands.denoise)
+app.command()(image_commands.inpaint)
 
 
 @app.command()
@@ -358,7 +321,7 @@ def _learn(
     preparation = preparation.fit(train)
     train, test = preparation.whitened(train), None if test is None else preparation.whitened(test)
     model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
-    _say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms")
+    terminal.say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms")
     seconds = _fit(model, train)
     result = summarise(
         model,
@@ -370,7 +333,7 @@ def _learn(
         seconds=seconds,
     )
     print(runs.write(out, model, preparation, result))
-    _say(headline(result))
+    terminal.say(headline(result))
     if result.metrics["interrupted"]:
         raise typer.Exit(130)
 
@@ -391,14 +354,14 @@ def _fit(model: "SparseCoding", rows: Any) -> float:
     from sparsentropy import progress
 
     began = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, progress.shown(_console(), len(rows)) as callback:
+    with warnings.catch_warnings(record=True) as caught, progress.shown(terminal.console(), len(rows)) as callback:
         warnings.simplefilter("default")
         model.set_params(callback=callback).fit(rows)
     model.set_params(callback=None)
     if model.interrupted_:
-        _say("stopped by hand; keeping the best state so far")
+        terminal.say("stopped by hand; keeping the best state so far")
     for warning in caught:
-        _say(f"note: {_one_line(str(warning.message))}")
+        terminal.say(f"note: {terminal.one_line(str(warning.message))}")
     return time.perf_counter() - began
 
 
@@ -422,21 +385,3 @@ def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCod
             f"{data} has {rows.shape[1]:,} features, but the model learned from {d:,}; give data of the same kind"
         )
     return model, rows
-
-
-def _console() -> Console:
-    # Made anew each time: the error stream may have been replaced since the start.
-    return Console(stderr=True, highlight=False)
-
-
-def _say(text: str, console: Console | None = None) -> None:
-    (console or _console()).print(Text(text), soft_wrap=True)
-
-
-def _fail(text: str) -> int:
-    _console().print(Text.assemble(("error: ", "bold red"), _one_line(text)), soft_wrap=True)
-    return 2
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -121,7 +121,12 @@ Clean = Annotated[Path, option("File to write, or a folder for several.", "--out
 Sigma = Annotated[
     float | None, option("Noise standard deviation in the units of the pixels.", min=0, show_default="found out")
 ]
+KnownSigma = Annotated[float, option("Noise of known pixels, in their units; it is removed, too.", "--sigma", min=0)]
+Mask = Annotated[
+    Path | None,
+    option("Image that is white where pixels are missing, or a folder.", "--mask", show_default="transparent pixels"),
+]
 PatchModel = Annotated[
-    Path | None, option("A run folder of fit --whiten none --remove-mean, to start from its atoms.", "--model")
+    Path | None, option("A run folder of fit --whiten none --remove-mean, to use its atoms.", "--model")
 ]
 Page = Annotated[Path | None, option("A page to write: before and after.", "--report")]

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsentropy import storage
 from sparsentropy.datasets.images import folder_files
 from sparsentropy.imaging import files, views
-from sparsentropy.imaging.denoising import denoise as denoise_one
+from sparsentropy.imaging.denoising import denoise
+from sparsentropy.imaging.inpainting import inpaint
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
@@ -38,11 +40,119 @@ class Done:
     """What came of a job: small pictures for a page, or why it failed."""
 
     job: Job
-    sigma: float = 0.0
+    said: str = ""
     seconds: float = 0.0
     shape: tuple[int, ...] = ()
     pictures: tuple[views.View, ...] = ()
     failure: str | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a picture, what is said of it in a few words, and small pictures of it."""
+
+    picture: files.Picture
+    said: str
+    shown: tuple[views.View, ...]
+
+
+class Act(Protocol):
+    """Something that is done to one picture after the other."""
+
+    lead: ClassVar[str]
+    legend: ClassVar[str]
+
+    def __call__(self, job: Job, picture: files.Picture, tell: Callable[[float], None]) -> Outcome:
+        """Do it; `tell` hears the share that is done."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Denoising:
+    """Takes out white noise; parameters as in `imaging.denoise`."""
+
+    lead: ClassVar[str] = "Images without their noise."
+    legend: ClassVar[str] = (
+        "What was taken out should look like featureless noise; where it shows edges, some of the image was taken for "
+        "noise."
+    )
+    sigma: float | None
+    model: "SparseCoding | None"
+    random_state: int
+
+    def __call__(self, job: Job, picture: files.Picture, tell: Callable[[float], None]) -> Outcome:
+        """See `Act`."""
+        del job
+        results: Any = denoise(
+            picture.pixels,
+            sigma=self.sigma,
+            model=self.model,
+            return_sigma=True,
+            return_std=True,
+            random_state=self.random_state,
+            callback=tell,
+        )
+        clean, sigma, std = results
+        shown = views.before_and_after(picture.pixels, clean, std, taken_out=True)
+        return Outcome(replace(picture, pixels=clean), f"noise of {sigma:.4g}", shown)
+
+
+@final
+@dataclass(frozen=True)
+class Inpainting:
+    """Fills in what is white in a mask, or else what is transparent; other parameters as in `imaging.inpaint`.
+
+    Parameters
+    ----------
+    mask : Path, optional
+        An image, or a folder with one of the same name for every image.
+    """
+
+    lead: ClassVar[str] = "Images without their gaps."
+    legend: ClassVar[str] = "Missing pixels are white in the picture before."
+    mask: Path | None
+    sigma: float
+    model: "SparseCoding | None"
+    random_state: int
+
+    def __call__(self, job: Job, picture: files.Picture, tell: Callable[[float], None]) -> Outcome:
+        """See `Act`."""
+        missing = self.missing(job, picture)
+        results: Any = inpaint(
+            picture.pixels,
+            missing,
+            sigma=self.sigma,
+            model=self.model,
+            return_std=True,
+            random_state=self.random_state,
+            callback=tell,
+        )
+        whole, std = results
+        before = picture.pixels.copy()
+        before[missing] = np.iinfo(before.dtype).max if before.dtype.kind in "iu" else whole.max()
+        shown = views.before_and_after(before, whole, std, taken_out=False)
+        alpha = picture.alpha if self.mask is not None else None  # what was transparent is there now
+        said = f"{missing.sum():,} missing pixels ({missing.mean():.1%}) filled in"
+        return Outcome(replace(picture, pixels=whole, alpha=alpha), said, shown)
+
+    def missing(self, job: Job, picture: files.Picture) -> NDArray[np.bool_]:
+        """Which pixels are missing, (rows, columns)."""
+        if self.mask is None:
+            if picture.alpha is None:
+                raise ValueError("it has no transparent pixels, which would be the missing ones; give --mask")
+            return picture.alpha == 0
+        path = self.mask / job.source.name if self.mask.is_dir() else self.mask
+        found = files.read(path).pixels
+        grey = found if found.ndim == 2 else found.max(2)
+        if grey.shape != picture.pixels.shape[:2]:
+            raise ValueError(
+                f"the mask {path} has {grey.shape[1]} × {grey.shape[0]} pixels, the image "
+                f"{picture.pixels.shape[1]} × {picture.pixels.shape[0]}; they must be the same"
+            )
+        # Half-way, so that a mask may have been saved with losses
+        return (grey > grey.max() / 2) & (grey > 0)
 
 
 def jobs(sources: Sequence[Path], output: Path) -> list[Job]:
@@ -74,22 +184,14 @@ def jobs(sources: Sequence[Path], output: Path) -> list[Job]:
     return found
 
 
-def denoise(
-    todo: Sequence[Job],
-    *,
-    sigma: float | None = None,
-    model: "SparseCoding | None" = None,
-    random_state: int = 0,
-    tell: Callable[[str, float], None],
-    say: Callable[[str], None],
-) -> list[Done]:
-    """Denoise files.
+def run(todo: Sequence[Job], act: Act, *, tell: Callable[[str, float], None], say: Callable[[str], None]) -> list[Done]:
+    """Do it to every file.
 
     Parameters
     ----------
     todo : sequence of Job
-    sigma, model, random_state
-        As in `imaging.denoise`.
+    act : Act
+        What is done.
     tell : callable
         Hears the name of the present file and the share of the work on it that is done.
     say : callable
@@ -102,8 +204,8 @@ def denoise(
     done = []
     for job in todo:
         try:
-            one = _denoised(job, sigma, model, random_state, tell)
-            say(f"{job.source}: noise of {one.sigma:.4g}, written to {job.target}")
+            one = _finished(job, act, lambda share, name=job.source.name: tell(name, share))
+            say(f"{job.source}: {one.said}, written to {job.target}")
         except FAILURES as error:
             one = Done(job, failure=str(error))
             text = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
@@ -112,33 +214,18 @@ def denoise(
     return done
 
 
-def _denoised(
-    job: Job,
-    sigma: float | None,
-    model: "SparseCoding | None",
-    random_state: int,
-    tell: Callable[[str, float], None],
-) -> Done:
+def _finished(job: Job, act: Act, tell: Callable[[float], None]) -> Done:
     began = time.monotonic()
     picture = files.read(job.source)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     files.check_writable(job.target, picture)
-    results: Any = denoise_one(
-        picture.pixels,
-        sigma=sigma,
-        model=model,
-        return_sigma=True,
-        return_std=True,
-        random_state=random_state,
-        callback=lambda share: tell(job.source.name, share),
-    )
-    clean, noise, std = results
-    files.write(job.target, replace(picture, pixels=clean))
-    shown = views.before_and_after(picture.pixels, clean, std)
-    return Done(job, noise, time.monotonic() - began, np.shape(clean), shown)
+    outcome = act(job, picture, tell)
+    files.write(job.target, outcome.picture)
+    shape = np.shape(outcome.picture.pixels)
+    return Done(job, outcome.said, time.monotonic() - began, shape, outcome.shown)
 
 
-def write_page(path: Path, done: Sequence[Done]) -> None:
+def write_page(path: Path, act: Act, done: Sequence[Done]) -> None:
     """Write one page about all of them.
 
     Raises
@@ -147,4 +234,4 @@ def write_page(path: Path, done: Sequence[Done]) -> None:
         If it cannot be written.
     """
     with storage.replacing(path) as file:
-        file.write(views.page(done).encode())
+        file.write(views.page(done, act.lead, act.legend).encode())

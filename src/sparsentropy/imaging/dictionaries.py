@@ -1,4 +1,7 @@
-"""Dictionaries of other images, brought into the coordinates in which patches are looked at."""
+"""Dictionaries of other images, brought into the coordinates in which patches are looked at.
+
+What their atoms do not span is added, so that nothing of an image gets lost.
+"""
 
 import math
 from typing import TYPE_CHECKING

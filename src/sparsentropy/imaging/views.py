@@ -39,26 +39,30 @@ class Shown(Protocol):
         ...
 
 
-def before_and_after(before: NDArray[Any], after: NDArray[Any], std: NDArray[Any]) -> tuple[View, ...]:
-    """Pictures of an image, what became of it, what was taken out, and how sure each pixel is."""
+def before_and_after(
+    before: NDArray[Any], after: NDArray[Any], std: NDArray[Any], *, taken_out: bool
+) -> tuple[View, ...]:
+    """Pictures of an image, what became of it, what was taken out if that is wanted, and how sure each pixel is."""
     first, second = (image.astype(np.float64) for image in (before, after))
     low, high = _range(before, second)
     one, two = ((image - low) / (high - low) for image in (first, second))
     here = _busiest(second if second.ndim == 2 else second.mean(2))
     largest = max(float(std.max()), np.finfo(np.float64).tiny)
+    difference = View(f"what was taken out, {TAKEN_OUT:g} times as strong", _address(0.5 + TAKEN_OUT * (one - two)))
     return (
         View("before", _address(one)),
         View("after", _address(two)),
         View("before, a detail", _address(one[here])),
         View("after, the same detail", _address(two[here])),
-        View(f"what was taken out, {TAKEN_OUT:g} times as strong", _address(0.5 + TAKEN_OUT * (one - two))),
+        *([difference] if taken_out else []),
         View(f"uncertainty of each pixel, from black, 0, to white, {largest:.3g}", _address(std / largest)),
     )
 
 
-def page(shown: Sequence[Shown]) -> str:
-    """One page, which needs no other file."""
-    return template("denoised.html.j2").render(shown=shown, version=version("sparsentropy"))
+def page(shown: Sequence[Shown], lead: str, legend: str) -> str:
+    """One page, which needs no other file: what all of it is, the pictures, and how to read them."""
+    about = {"lead": lead, "legend": legend, "version": version("sparsentropy")}
+    return template("images.html.j2").render(shown=shown, **about)
 
 
 def _range(image: NDArray[Any], clean: NDArray[np.float64]) -> tuple[float, float]:

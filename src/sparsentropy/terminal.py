@@ -1,0 +1,28 @@
+"""Words on the error stream: what was done, and what went wrong, in one line each.
+
+Standard output is for results that another program may read.
+"""
+
+from rich.console import Console
+from rich.text import Text
+
+
+def console() -> Console:
+    """The error stream, made anew each time: it may have been replaced since the start."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str, to: Console | None = None) -> None:
+    """Write a line."""
+    (to or console()).print(Text(text), soft_wrap=True)
+
+
+def fail(text: str) -> int:
+    """Write what went wrong, and return the exit code for it."""
+    console().print(Text.assemble(("error: ", "bold red"), one_line(text)), soft_wrap=True)
+    return 2
+
+
+def one_line(text: str) -> str:
+    """The text without its line breaks."""
+    return " ".join(text.split())
