@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class Denoising:
     def __call__(self, job: Job, picture: files.Picture, tell: Callable[[float], None]) -> Outcome:
         """See `Act`."""
         del job
-        results: Any = denoise(
+        clean, sigma, std = denoise(
             picture.pixels,
             sigma=self.sigma,
             model=self.model,
@@ -94,7 +94,6 @@ class Denoising:
             random_state=self.random_state,
             callback=tell,
         )
-        clean, sigma, std = results
         shown = views.before_and_after(picture.pixels, clean, std, taken_out=True)
         return Outcome(replace(picture, pixels=clean), f"noise of {sigma:.4g}", shown)
 
@@ -120,7 +119,7 @@ class Inpainting:
     def __call__(self, job: Job, picture: files.Picture, tell: Callable[[float], None]) -> Outcome:
         """See `Act`."""
         missing = self.missing(job, picture)
-        results: Any = inpaint(
+        whole, std = inpaint(
             picture.pixels,
             missing,
             sigma=self.sigma,
@@ -129,7 +128,6 @@ class Inpainting:
             random_state=self.random_state,
             callback=tell,
         )
-        whole, std = results
         before = picture.pixels.copy()
         before[missing] = np.iinfo(before.dtype).max if before.dtype.kind in "iu" else whole.max()
         shown = views.before_and_after(before, whole, std, taken_out=False)

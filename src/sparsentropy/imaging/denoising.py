@@ -15,7 +15,7 @@ Sulam and Elad, "Expected patch log likelihood with a sparse prior", EMMCVPR 201
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 import numpy as np
 import torch
@@ -41,6 +41,39 @@ SWEEPS, TOL = 40, 3e-3
 LEARNING = 0.5  # share of the time, for the progress that is told
 
 
+@overload
+def denoise(
+    image: ArrayLike,
+    *,
+    sigma: float | None = None,
+    model: "SparseCoding | None" = None,
+    return_sigma: Literal[False] = False,
+    return_std: Literal[False] = False,
+    random_state: int = 0,
+    callback: Callable[[float], None] | None = None,
+) -> NDArray[Any]: ...
+@overload
+def denoise(
+    image: ArrayLike,
+    *,
+    sigma: float | None = None,
+    model: "SparseCoding | None" = None,
+    return_sigma: Literal[True],
+    return_std: bool = False,
+    random_state: int = 0,
+    callback: Callable[[float], None] | None = None,
+) -> tuple[Any, ...]: ...
+@overload
+def denoise(
+    image: ArrayLike,
+    *,
+    sigma: float | None = None,
+    model: "SparseCoding | None" = None,
+    return_sigma: bool = False,
+    return_std: Literal[True],
+    random_state: int = 0,
+    callback: Callable[[float], None] | None = None,
+) -> tuple[Any, ...]: ...
 def denoise(
     image: ArrayLike,
     *,
@@ -50,7 +83,7 @@ def denoise(
     return_std: bool = False,
     random_state: int = 0,
     callback: Callable[[float], None] | None = None,
-) -> NDArray[np.generic] | tuple[NDArray[np.generic] | float, ...]:
+) -> NDArray[Any] | tuple[Any, ...]:
     """Remove white noise from an image.
 
     Parameters

@@ -9,7 +9,7 @@ what a pass has filled in counts for the next one as seen, with the noise that i
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 import numpy as np
 import torch
@@ -36,6 +36,28 @@ LEAST = 1e-2  # variance, so that no patch counts for all
 LEARNING = 0.5  # share of the time, for the progress that is told
 
 
+@overload
+def inpaint(
+    image: ArrayLike,
+    mask: ArrayLike,
+    *,
+    sigma: float = 0.0,
+    model: "SparseCoding | None" = None,
+    return_std: Literal[False] = False,
+    random_state: int = 0,
+    callback: Callable[[float], None] | None = None,
+) -> NDArray[Any]: ...
+@overload
+def inpaint(
+    image: ArrayLike,
+    mask: ArrayLike,
+    *,
+    sigma: float = 0.0,
+    model: "SparseCoding | None" = None,
+    return_std: Literal[True],
+    random_state: int = 0,
+    callback: Callable[[float], None] | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float64]]: ...
 def inpaint(
     image: ArrayLike,
     mask: ArrayLike,
@@ -45,7 +67,7 @@ def inpaint(
     return_std: bool = False,
     random_state: int = 0,
     callback: Callable[[float], None] | None = None,
-) -> NDArray[np.generic] | tuple[NDArray[np.generic], NDArray[np.floating]]:
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float64]]:
     """Fill in missing pixels of an image.
 
     Parameters
