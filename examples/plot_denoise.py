@@ -36,9 +36,8 @@ for axis, image, title in zip(
 plt.show()
 
 # %%
-# Does the standard deviation say how wrong a pixel is? It tells the sure pixels from the unsure ones. Where the image
-# is smooth it says too much: it is that of a single patch, and errors of the many patches over a pixel partly cancel.
-# Where there is most to see it says a little too little.
+# Does the standard deviation say how wrong a pixel is? Here are ten groups of pixels, from the surest to the least
+# sure, and how wrong they are.
 
 edges = np.quantile(std, np.linspace(0, 1, 11))
 group = np.clip(np.searchsorted(edges, std) - 1, 0, 9)

@@ -26,6 +26,7 @@ from sparsentropy.imaging import dictionaries, pixels
 from sparsentropy.imaging.cosines import cosines
 from sparsentropy.imaging.noise import estimate_noise
 from sparsentropy.imaging.overlaps import Average, Grid
+from sparsentropy.imaging.spread import Spread
 from sparsentropy.learning import in_contexts
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ def denoise(
     return_sigma : bool, default=False
         Return the standard deviation of the noise, too.
     return_std : bool, default=False
-        Return the standard deviation of every pixel, too, (rows, columns), in the units of the image: the posterior one
-        of a patch there. Where the image is smooth the errors of overlapping patches partly cancel: it is too large.
+        Return the standard deviation of every pixel, too, (rows, columns), in the units of the image: what patches
+        expect there, less by what they disagree (`imaging.spread`), before the image is denoised again.
     random_state : int, default=0
         Seed: which patches are learned from.
     callback : callable, optional
@@ -172,13 +173,15 @@ class _Denoiser:
         """The clean image and the standard deviation of its pixels."""
         contexts = self.learned()
         x = clean = self.noisy
-        spread = Average(self.grid, channels=1)  # of the first pass: later ones take too little noise for granted
+        variance = np.zeros(self.noisy.shape[:2])
         for number, beta in enumerate(SHARPNESS):
-            clean = self.passed(x, contexts.with_noise(1 / beta), number, None if number else spread)
+            # That of the first pass: later ones take too little noise for granted
+            spread = None if number else Spread(self.grid, self.noisy)
+            clean = self.passed(x, contexts.with_noise(1 / beta), number, spread)
+            variance = variance if spread is None else spread.variance(clean)
             x = (self.noisy + beta * clean) / (1 + beta)
         rows, columns = self.shape[:2]
-        std = np.sqrt(spread.image()[:rows, :columns, 0])
-        return clean[:rows, :columns] * self.noise, std * self.noise
+        return clean[:rows, :columns] * self.noise, np.sqrt(variance[:rows, :columns]) * self.noise
 
     def coefficients(self, patches: Array) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (n, pixels) in the coordinates of the basis (n, d), and what these leave out: their means."""
@@ -207,18 +210,19 @@ class _Denoiser:
             parts.append(self.coefficients(patches[chosen])[0])
         return torch.cat(parts)
 
-    def passed(self, x: Array, contexts: Contexts, number: int, spread: Average | None) -> Array:
-        """Average of the denoised patches of x; that of their variances per pixel goes into `spread`."""
+    def passed(self, x: Array, contexts: Contexts, number: int, spread: Spread | None) -> Array:
+        """Average of the denoised patches of x; how they vary goes into `spread`."""
         average = Average(self.grid)
-        each = self.grid.size**2 * self.grid.shape[2]
         for band in self.grid.bands():
             fine, mean = self.coefficients(self.grid.patches(x, band))
             clean, variance = contexts.denoised(fine)
             # The means of a patch have the noise of one pixel of each channel, all together
             variance = (variance + contexts.noise_variance * self.grid.shape[2]).numpy()
-            average.add(band, (clean @ self.basis + mean).numpy(), 1 / variance)
+            patches = (clean @ self.basis + mean).numpy()
+            average.add(band, patches, 1 / variance)
             if spread is not None:
-                spread.add(band, np.repeat(variance[:, None] / each, self.grid.size**2, axis=1), 1 / variance)
+                each = np.broadcast_to(variance[:, None] / patches.shape[1], (len(patches), self.grid.size**2))
+                spread.add(band, patches, each, 1 / variance)
             done = (number + float(band[-1] + self.grid.size) / len(self.noisy)) / len(SHARPNESS)
             self.tell(LEARNING + (1 - LEARNING) * done)
         return average.image()
