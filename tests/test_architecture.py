@@ -19,7 +19,7 @@ LAYERS = [
     {"storage", "diagnostics", "inputs", "fitting"},
     {"model_file"},
     {"estimator"},
-    {"plotting", "progress", "preparation", "results", "terminal"},
+    {"selection", "plotting", "progress", "preparation", "results", "terminal"},
     {"report", "experiments"},
     {"runs", "options", "imaging"},
     {"image_commands"},

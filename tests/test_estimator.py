@@ -869,3 +869,80 @@ def test_it_is_an_imputer_in_a_pipeline():
     assert np.isfinite(pipeline.transform(data)).all()
     assert get_tags(new()).input_tags.allow_nan
     assert not get_tags(new(inference="amortized")).input_tags.allow_nan
+
+
+# --- Reconstructions and fewer atoms
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "low-rank", "full"])
+def test_reconstructions_are_projected_codes(posterior):
+    model = new(posterior=posterior, rank=2, tol=0.1).fit(1024 * X)
+    mean, std = model.reconstruct(1024 * X[:5], return_std=True)
+    q, W = model.infer(1024 * X[:5]), model.components_.T
+    np.testing.assert_allclose(mean, q.mean.numpy() @ W.T)
+    np.testing.assert_allclose(mean, model.reconstruct(1024 * X[:5]))
+    variance = np.einsum("di,nij,dj->nd", W, q.covariance().numpy(), W)
+    np.testing.assert_allclose(std, np.sqrt(variance), rtol=1e-6)
+
+
+def test_pruning_takes_away_what_is_off_and_changes_nothing_else():
+    model = new(n_components=25).fit(X)
+    pruned = model.prune()
+    assert pruned.n_components == len(pruned.components_) < 25 == len(model.components_)
+    assert pruned.score(X) > model.score(X)
+    on = model.prior_scale_ >= 0.1 * model.noise_variance_**0.5
+    np.testing.assert_allclose(pruned.transform(X), model.transform(X)[:, on], atol=1e-3)
+    assert pruned.noise_variance_ == pytest.approx(model.noise_variance_, rel=1e-3)
+
+
+def test_pruned_variance_is_noise():
+    model = new(n_components=10).fit(X)
+    pruned = model.prune(keep=6)
+    kept = np.sort(np.argsort(-model.prior_scale_)[:6])
+    np.testing.assert_array_equal(pruned.components_, model.components_[kept])
+
+    def total(one):
+        return 2 * np.square(one.prior_scale_).sum() + one.noise_variance_ * X.shape[1]
+
+    assert total(pruned) == pytest.approx(total(model))
+    same = model.prune(keep=np.isin(np.arange(len(model.components_)), kept))
+    np.testing.assert_array_equal(same.components_, model.prune(keep=kept).components_)
+    np.testing.assert_array_equal(same.components_, pruned.components_)
+
+
+def test_a_pruned_model_can_be_saved_and_learns_on(tmp_path):
+    pruned = new(n_components=10).fit(X).prune(keep=8)
+    assert math.isnan(pruned.lower_bound_)
+    pruned.save(tmp_path / "pruned.safetensors")
+    loaded = SparseCoding.load(tmp_path / "pruned.safetensors")
+    np.testing.assert_array_equal(loaded.transform(X), pruned.transform(X))
+    before = loaded.score(X)
+    for _ in range(3):
+        loaded.partial_fit(X)
+    assert loaded.score(X) > before
+    assert math.isfinite(loaded.lower_bound_)
+    assert loaded.components_.shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (0, "keep"),
+        (11, "more than the 10 atoms"),
+        ([], "no atom would be left"),
+        ([0, 0], "without repeats"),
+        ([99], "atoms 0 to"),
+        ([[True]], "shape"),
+        ([0.5], "dtype"),
+        ([False] * 10, "no atom would be left"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(keep, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        new(n_components=10).fit(X).prune(keep=keep)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_encoder_cannot_be_pruned():
+    with pytest.raises(ValueError, match="inference='iterative'"):
+        new(inference="amortized", max_iter=2).fit(X).prune()

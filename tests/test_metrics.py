@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sparsentropy.metrics import amari_distance, dictionary_match, explained_variance, gini, psnr
+from sparsentropy.metrics import (
+    amari_distance,
+    coverage,
+    dictionary_match,
+    explained_variance,
+    gini,
+    interval,
+    psnr,
+)
 
 
 def gini_by_differences(values):
@@ -183,3 +191,33 @@ def test_explained_variance():
         explained_variance(np.ones((3, 2)), np.ones((3, 2)))
     with pytest.raises(ValueError, match="data and reconstruction must have the same shape"):
         explained_variance(X, X[:-1])
+
+
+def test_intervals_hold_what_they_say_of_gaussians():
+    random = np.random.default_rng(0)
+    mean, std = random.normal(size=(2, 100_000))
+    std = np.abs(std)
+    truth = mean + std * random.normal(size=mean.shape)
+    for p in (0.5, 0.9, 0.99):
+        low, high = interval(mean, std, p)
+        np.testing.assert_allclose((low + high) / 2, mean, atol=1e-12)
+        assert coverage(truth, mean, std, p) == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / len(mean)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0.0], [1.0], 1.0), "between 0 and 1"),
+        (([0.0], [-1.0], 0.5), "negative"),
+        (([0.0], [1.0, 2.0], 0.5), "same shape"),
+        (([np.nan], [1.0], 0.5), "NaN"),
+    ],
+)
+def test_what_is_no_interval_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        interval(*arguments)
+
+
+def test_certain_values_are_no_test_of_intervals():
+    with pytest.raises(ValueError, match="every standard deviation is 0"):
+        coverage([1.0], [1.0], [0.0])

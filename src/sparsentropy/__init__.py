@@ -20,6 +20,7 @@ _NAMESPACES = (
     "diagnostics",
     "fitting",
     "gabor",
+    "gaps",
     "imaging",
     "inference",
     "learning",
@@ -31,6 +32,7 @@ _NAMESPACES = (
     "posteriors",
     "priors",
     "schedules",
+    "selection",
     "storage",
 )
 __all__ = ["Progress", "SparseCoding"]

@@ -239,6 +239,31 @@ def resolve_device(name: Any) -> torch.device:
     return device
 
 
+def kept_atoms(keep: Any, prior_scale: np.ndarray, noise: float) -> np.ndarray:
+    """Indices of the atoms to keep: so many, these, or those that are not off."""
+    h = len(prior_scale)
+    if keep is None:
+        kept = np.flatnonzero(prior_scale >= 0.1 * noise)
+    elif np.ndim(keep) == 0:
+        if check_count("keep", keep) > h:
+            raise ValueError(f"keep={keep} is more than the {h} atoms that the model has")
+        kept = np.sort(np.argsort(-prior_scale, kind="stable")[:keep])
+    else:
+        kept = np.asarray(keep) if np.size(keep) else np.zeros(0, int)
+        if kept.ndim == 1 and kept.dtype == bool and len(kept) == h:
+            kept = np.flatnonzero(kept)
+        if kept.ndim != 1 or kept.dtype.kind not in "iu" or len(set(kept.tolist())) < len(kept):
+            raise ValueError(
+                f"keep must be a number of atoms, their indices without repeats, or one bool for each of the {h}; "
+                f"got an array of shape {kept.shape} and dtype {kept.dtype}"
+            )
+        if len(kept) and not 0 <= kept.min() <= kept.max() < h:
+            raise ValueError(f"keep names atoms {kept.min()} to {kept.max()}, but the model has atoms 0 to {h - 1}")
+    if len(kept) == 0:
+        raise ValueError("no atom would be left; keep at least one")
+    return kept
+
+
 def codes(Z: Any, h: int) -> np.ndarray:
     """Codes (n, h) as floating-point numbers."""
     try:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.special import ndtri
 
 
 class DictionaryMatch(NamedTuple):
@@ -215,6 +216,76 @@ def psnr(clean: np.ndarray, other: np.ndarray, *, data_range: float) -> float:
         raise ValueError(f"data_range must be a positive number, 1.0 or 255 for images; got {data_range!r}")
     error = np.mean(np.square(clean - other))
     return float(10 * np.log10(data_range**2 / error)) if error > 0 else np.inf
+
+
+def interval(mean: np.ndarray, std: np.ndarray, p: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    """Central interval of a Gaussian: of a code, of data without noise, of a value that was missing, or of a pixel.
+
+    Parameters
+    ----------
+    mean, std : array-like of the same shape
+    p : float
+        Probability inside, between 0 and 1.
+
+    Returns
+    -------
+    tuple of two ndarray
+        Lower and upper end.
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ, a number is not finite, a standard deviation is negative, or p is no probability.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsentropy.metrics import interval
+    >>> low, high = interval(np.array([0.0, 5.0]), np.array([1.0, 2.0]), 0.95)
+    >>> low.round(2), high.round(2)
+    (array([-1.96,  1.08]), array([1.96, 8.92]))
+    """
+    mean, std = _pair("mean", mean, "std", std)
+    if not 0 < p < 1:
+        raise ValueError(f"p must lie between 0 and 1, exclusive, got {p}")
+    if (std < 0).any():
+        raise ValueError("std must not be negative; give standard deviations")
+    half = ndtri((1 + p) / 2) * std
+    return mean - half, mean + half
+
+
+def coverage(truth: np.ndarray, mean: np.ndarray, std: np.ndarray, p: float = 0.9) -> float:
+    """Share of true values in their intervals; `p` if these say what they should.
+
+    Parameters
+    ----------
+    truth, mean, std : array-like of the same shape
+        Values that are known for certain, with a standard deviation of 0, are not counted.
+    p : float
+        Probability that an interval claims.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        As :func:`interval`, and when nothing is uncertain.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsentropy.metrics import coverage
+    >>> coverage(np.array([0.5, 3.0, 7.0]), np.array([0.0, 0.0, 7.0]), np.array([1.0, 1.0, 0.0]))
+    0.5
+    """
+    low, high = interval(mean, std, p)
+    truth, low = _pair("truth", truth, "mean", low)
+    counted = np.asarray(std) > 0
+    if not counted.any():
+        raise ValueError("every standard deviation is 0; there is no interval to judge")
+    return float(((low <= truth) & (truth <= high))[counted].mean())
 
 
 def explained_variance(data: np.ndarray, reconstruction: np.ndarray) -> float:

@@ -181,6 +181,17 @@ class Statistics:
             slope_code=self.slope_code * factor,
         )
 
+    def of_atoms(self, kept: Tensor) -> "Statistics":
+        """The sums that concern some atoms (k,); the entropy is still that of the codes of all."""
+        return replace(
+            self,
+            cross=self.cross[:, kept],
+            second_moment=self.second_moment[kept][:, kept],
+            prior_statistic=self.prior_statistic[kept],
+            slope_square=self.slope_square[kept],
+            slope_code=self.slope_code[kept],
+        )
+
     def mean_error(self, dictionary: Tensor) -> Tensor:
         """Mean expected squared error, mean_n [tr(WᵀW T_n) + |Wν_n − x_n|²]."""
         W = dictionary.double()

@@ -6,12 +6,14 @@ derives from this; `estimator` is the only part of the library that knows scikit
 
 import math
 from abc import ABC, abstractmethod
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -33,6 +35,8 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     components_: np.ndarray
     prior_scale_: np.ndarray
     noise_variance_: float
+    lower_bound_: float
+    n_samples_seen_: int
     data_scale_: float
     n_features_in_: int
     encoder_: Encoder
@@ -116,6 +120,88 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             return numpy_of(filled)
         variance = q.projected_variance(p.dictionary) + p.noise_variance
         return numpy_of(filled), numpy_of(variance.sqrt() * missing * self.data_scale_)
+
+    @overload
+    def reconstruct(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def reconstruct(self, X: Any, *, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def reconstruct(self, X: Any, *, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What data would be without noise: the mean of W z under the posterior.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+            With iterative inference NaN is what is missing.
+        return_std : bool
+            Whether to tell how uncertain that is; `metrics.interval` makes intervals of it.
+
+        Returns
+        -------
+        ndarray, shape (n, d), or tuple of two
+            Data without noise, and their standard deviations, in data units.
+
+        Examples
+        --------
+        >>> from sparsentropy import SparseCoding, metrics
+        >>> from sparsentropy.datasets import make_bars
+        >>> bars = make_bars(2000, noise_std=0.1, seed=0)
+        >>> model = SparseCoding(10, posterior="full", random_state=0).fit(bars.data)
+        >>> mean, std = model.reconstruct(bars.data, return_std=True)
+        >>> round(metrics.coverage(bars.codes @ bars.dictionary.T, mean, std, 0.9), 1)
+        0.9
+        """
+        check_is_fitted(self)
+        x = self._scaled_data(X)
+        q, p = self._inferred(x), self._parameters(x.dtype, x.device)
+        mean = numpy_of(q.mean @ p.dictionary.T * self.data_scale_)
+        if not return_std:
+            return mean
+        return mean, numpy_of(q.projected_variance(p.dictionary).sqrt() * self.data_scale_)
+
+    def prune(self, keep: int | ArrayLike | None = None) -> Self:
+        """Give a model with fewer atoms.
+
+        Parameters
+        ----------
+        keep : int or array-like, optional
+            How many atoms, those with the largest prior scales, or which ones: indices, or a bool for each. Without it
+            only atoms that are off go, whose scale is less than a tenth of the noise.
+
+        Returns
+        -------
+        SparseCoding
+            A fitted model; this one stays as it is. The variance that its other atoms explained is noise to it, data
+            that were seen are forgotten, and `lower_bound_` is NaN: `score` says what it is for given data.
+
+        Raises
+        ------
+        ValueError
+            If no atom would be left, or inference is amortised: an encoder has answers for all atoms.
+
+        Examples
+        --------
+        >>> from sparsentropy import SparseCoding
+        >>> from sparsentropy.datasets import make_bars
+        >>> bars = make_bars(500, noise_std=0.1, seed=0)
+        >>> model = SparseCoding(30, random_state=0).fit(bars.data)  # bars span nine dimensions
+        >>> len(model.prune().components_)
+        9
+        """
+        check_is_fitted(self)
+        if self.inference == "amortized":
+            raise ValueError("prune needs inference='iterative': an encoder has answers for all atoms; fit again")
+        kept = inputs.kept_atoms(keep, self.prior_scale_, self.noise_variance_**0.5)
+        lost = np.square(np.delete(self.prior_scale_, kept))
+        pruned = deepcopy(self)
+        pruned.set_params(n_components=len(kept))
+        pruned.components_, pruned.prior_scale_ = self.components_[kept], self.prior_scale_[kept]
+        # A Laplace code has variance 2λ²; atoms have unit length
+        pruned.noise_variance_ = self.noise_variance_ + 2 * float(lost.sum()) / self.n_features_in_
+        pruned.lower_bound_, pruned.n_samples_seen_ = math.nan, 0
+        pruned._statistics = self._statistics.of_atoms(torch.from_numpy(kept)) * 0.0
+        return pruned
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Lower bound of the log likelihood of every data point.
