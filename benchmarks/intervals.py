@@ -1,7 +1,7 @@
-"""Intervals of codes: how often they contain the true code, at true and at learned parameters."""
+"""Intervals: how often they contain the true codes, reconstructions, and values that were missing."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sparsentropy import SparseCoding
 from sparsentropy.datasets import Bars, make_bars
 from sparsentropy.inference import AbstractSolver, DiagonalSolver, FullSolver
-from sparsentropy.metrics import dictionary_match
+from sparsentropy.metrics import coverage, dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior
 from table import Table
@@ -20,6 +20,8 @@ LEVELS = (0.5, 0.9)
 ROWS = (1000, 2000, 10_000)
 SEEDS = 3
 NEW = 2000
+DIMENSIONS, ATOMS = 30, 20
+GAPS = 0.3
 SOLVERS: dict[str, AbstractSolver] = {"diagonal": DiagonalSolver(), "full": FullSolver()}
 
 NOTES = f"""\
@@ -28,6 +30,12 @@ is compared with the true code of the atom nearest to its own. *Learned from*: i
 the true parameters. *Contained*: the share of true codes in their intervals, lowest and highest of {SEEDS} data sets;
 the nominal share is in the heading. Diagonal posteriors learn a basis of nine atoms here, not the bars, so they are
 looked at with true parameters only."""
+DATA_NOTES = f"""\
+Models learned from {ROWS[-1]:,} images of ten bars as above, or from as many data points made of {ATOMS} random atoms
+with Laplace codes in {DIMENSIONS} dimensions, noise {NOISE}. *Without noise*: values of {NEW:,} new data points as they
+were before noise was added, in the intervals of their reconstructions. *Missing*: values of new data points, noise
+included, of which {GAPS:.0%} were taken away, in the intervals of what was imputed. Lowest and highest of {SEEDS} data
+sets."""
 
 
 def run(*, quick: bool) -> Iterator[list[Table]]:
@@ -39,6 +47,43 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
     for rows in ROWS[:1] if quick else ROWS:
         add(table, "full", f"{rows:,} images", [at_learned(rows, seed) for seed in seeds])
     yield [table]
+    kinds = [f"{kind}, {level:.0%}" for kind in ("without noise", "missing") for level in LEVELS]
+    data = Table("Intervals of data", DATA_NOTES, ("data", "posterior", *kinds))
+    data.begin()
+    for name, make in {"bars": with_bars, f"{ATOMS} atoms": with_atoms}.items():
+        for posterior in ("diagonal", "low-rank", "full"):
+            shares = np.array([of_data(make, posterior, seed, ROWS[0] if quick else ROWS[-1]) for seed in seeds])
+            cells = (f"{a:.1%} to {b:.1%}" for a, b in zip(shares.min(0), shares.max(0), strict=True))
+            data.add(name, posterior, *cells)
+            yield [table, data]
+
+
+Maker = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+
+
+def with_bars(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    bars = make_bars(n, noise_std=NOISE, seed=seed)
+    return bars.data, bars.codes @ bars.dictionary.T
+
+
+def with_atoms(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    W = np.random.default_rng(0).normal(size=(DIMENSIONS, ATOMS))
+    random = np.random.default_rng(seed)
+    clean = random.laplace(size=(n, ATOMS)) @ (W / np.linalg.norm(W, axis=0)).T
+    return clean + NOISE * random.normal(size=clean.shape), clean
+
+
+def of_data(make: Maker, posterior: str, seed: int, rows: int) -> list[float]:
+    """Shares of held-out values in their intervals: without noise, and missing; at every level."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = SparseCoding(10 if make is with_bars else ATOMS, posterior=posterior, random_state=seed)
+        model.fit(make(rows, seed)[0])
+    data, clean = make(NEW, 1000 + seed)
+    gaps = np.random.default_rng(seed).random(data.shape) < GAPS
+    whole = model.reconstruct(data, return_std=True)
+    filled = model.impute(np.where(gaps, np.nan, data), return_std=True)
+    return [coverage(truth, *found, p) for truth, found in ((clean, whole), (data, filled)) for p in LEVELS]
 
 
 def add(table: Table, posterior: str, learned: str, shares: list[list[float]]) -> None:

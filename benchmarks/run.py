@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from table import Table
 
-PARTS = ("inference", "learning", "ahead", "bars", "surplus", "intervals", "denoising", "inpainting", "scaling")
+PARTS = (
+    "inference",
+    "learning",
+    "ahead",
+    "bars",
+    "surplus",
+    "intervals",
+    "components",
+    "denoising",
+    "inpainting",
+    "scaling",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"
 VERSIONS = ("sparsentropy", "torch", "numpy", "scikit-learn", "scikit-image", "bm3d", "python-picard")
