@@ -16,7 +16,7 @@ LAYERS = [
     {"objectives"},
     {"inference"},
     {"learning"},
-    {"storage", "diagnostics", "inputs", "fitting"},
+    {"storage", "diagnostics", "inputs", "fitting", "module"},
     {"model_file"},
     {"estimator"},
     {"selection", "plotting", "progress", "preparation", "results", "terminal"},

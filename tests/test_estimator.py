@@ -777,10 +777,19 @@ def through_cloudpickle(model):
     return pickle.loads(pytest.importorskip("cloudpickle").dumps(model))
 
 
+def through_skops(model):
+    skops = pytest.importorskip("skops.io")
+    dumped = skops.dumps(model)
+    untrusted = skops.get_untrusted_types(data=dumped)
+    assert untrusted == ["sparsentropy.estimator.sparse_coding.SparseCoding"]
+    return skops.loads(dumped, trusted=untrusted)
+
+
 COPIES = {
     "pickle": lambda model: pickle.loads(pickle.dumps(model)),
     "joblib": through_joblib,
     "cloudpickle": through_cloudpickle,
+    "skops": through_skops,
 }
 
 

@@ -27,6 +27,7 @@ _NAMESPACES = (
     "likelihoods",
     "metrics",
     "model",
+    "module",
     "objectives",
     "plotting",
     "posteriors",

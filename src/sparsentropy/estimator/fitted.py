@@ -7,7 +7,7 @@ derives from this; `estimator` is the only part of the library that knows scikit
 import math
 from abc import ABC, abstractmethod
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -22,6 +22,7 @@ from sparsentropy import fitting, inputs, model_file
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
 from sparsentropy.inference.encoders import Encoder
 from sparsentropy.model import Parameters
+from sparsentropy.module import SparseCodingModule
 from sparsentropy.objectives import Statistics, elbo_rows
 from sparsentropy.posteriors import AbstractPosterior
 
@@ -32,6 +33,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     device: str
     dtype: str
     inference: str
+    posterior: str
     components_: np.ndarray
     prior_scale_: np.ndarray
     noise_variance_: float
@@ -246,6 +248,29 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         data, codes = self._parameters(torch.from_numpy(self.components_).dtype).sample(n, seed)
         return data.numpy() * self.data_scale_, codes.numpy() * self.data_scale_
 
+    def to_module(self) -> SparseCodingModule:
+        """The model as a torch module with `encode` and `decode`, through which gradients pass.
+
+        Returns
+        -------
+        SparseCodingModule
+            With copies of the dictionary, the scales and the noise as parameters that can be trained on.
+
+        Raises
+        ------
+        ValueError
+            If posteriors are low-rank or full and not amortised: only optima of diagonal ones have derivatives here.
+        """
+        check_is_fitted(self)
+        if self.inference == "iterative" and self.posterior != "diagonal":
+            raise ValueError(
+                f"to_module needs posterior='diagonal' or inference='amortized', got posterior={self.posterior!r}; "
+                "codes of other optima have no derivatives here"
+            )
+        dtype = torch.from_numpy(self.components_).dtype
+        encoder = deepcopy(self.encoder_).to(dtype) if self.inference == "amortized" else None
+        return SparseCodingModule(self._parameters(dtype), encoder, self.data_scale_)
+
     def save(self, path: str | Path) -> None:
         """Write the model to a file: safetensors with a JSON header, no code inside.
 
@@ -292,6 +317,24 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             model.encoder_ = _filled(model._empty_encoder(model.n_features_in_), saved.encoder, path)
         model._statistics = saved.statistics
         return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and files of any kind are made of: numbers, words and arrays alone."""
+        state: dict[str, Any] = super().__getstate__().copy()  # pyright: ignore[reportAttributeAccessIssue]
+        if "_statistics" in state:
+            state["_statistics"] = {f.name: numpy_of(getattr(self._statistics, f.name)) for f in fields(Statistics)}
+        if "encoder_" in state:
+            state["encoder_"] = {name: numpy_of(weight) for name, weight in self.encoder_.state_dict().items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__getstate__`."""
+        super().__setstate__(state)
+        if "_statistics" in state:
+            self._statistics = Statistics(**{name: torch.as_tensor(a) for name, a in state["_statistics"].items()})
+        if "encoder_" in state:
+            weights = {name: torch.as_tensor(array) for name, array in state["encoder_"].items()}
+            self.encoder_ = _filled(self._empty_encoder(self.n_features_in_), weights, "the copy")
 
     @property
     def _n_features_out(self) -> int:
