@@ -140,6 +140,12 @@ def test_grid_search_finds_the_number_of_atoms_and_the_better_posterior():
     assert search.best_score_ == pytest.approx(search.best_estimator_.score(data(1)), abs=0.5)
 
 
+def test_grid_search_goes_over_schedules():
+    search = GridSearchCV(new(tol=0.1), {"annealing": [None, "prior", "beta"]}, cv=2).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_score_ == search.cv_results_["mean_test_score"].max()
+
+
 def test_pipeline_and_names_of_columns():
     pipeline = make_pipeline(StandardScaler(), new()).set_output(transform="pandas")
     frame = pd.DataFrame(X, columns=list("abcdef"), index=np.arange(300) * 2)
@@ -859,6 +865,13 @@ def test_rows_set_aside_may_have_missing_values():
     data, _ = gappy()
     model = new(validation_fraction=0.2).fit(data)
     assert model.held_out_bounds_.max() == pytest.approx(model.score(data), abs=1.5)
+
+
+def test_a_column_that_never_varies_may_have_missing_values():
+    data, missing = gappy()
+    data[:, 2] = np.where(missing[:, 2], np.nan, 0.0)
+    model = new(tol=0.1).fit(data)
+    np.testing.assert_allclose(model.impute(data)[:, 2], 0, atol=0.05)
 
 
 def test_a_stream_may_have_missing_values():

@@ -95,7 +95,8 @@ def completed_second_moment(x: Tensor, generator: torch.Generator) -> Tensor:
         return pairs
     if rows < len(x):
         x = x[torch.randperm(len(x), generator=generator, device=generator.device)[:rows].to(x.device)]
-    C = torch.diag(pairs.diagonal())
+    ridge = EM_RIDGE * pairs.diagonal().mean() * torch.eye(d).to(pairs)  # where a value never varies, too
+    C = torch.diag(pairs.diagonal()) + ridge
     for _ in range(EM_ITERATIONS):
         before, total = C, torch.zeros_like(C)
         for part in x.double().split(max(1, EM_CHUNK // d**2)):
@@ -105,7 +106,7 @@ def completed_second_moment(x: Tensor, generator: torch.Generator) -> Tensor:
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(known)) * both
             mean = (inverse @ part.nan_to_num(0.0).unsqueeze(2)).squeeze(2) @ C
             total += mean.T @ mean + len(part) * C - C @ inverse.sum(0) @ C
-        C = total / len(x) + EM_RIDGE * pairs.diagonal().mean() * torch.eye(d).to(C)
+        C = total / len(x) + ridge
         if (C - before).norm() < EM_ENOUGH * C.norm():
             break
     return C
