@@ -7,7 +7,19 @@ from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
 
-ORDER = ("bars", "photographs", "denoise", "inpaint", "melody", "digits", "table", "surplus", "intervals", "annealing", "encoder")
+ORDER = (
+    "bars",
+    "photographs",
+    "denoise",
+    "inpaint",
+    "melody",
+    "digits",
+    "table",
+    "surplus",
+    "intervals",
+    "annealing",
+    "encoder",
+)
 """From what the library is for to its settings; examples that are not named come last."""
 
 
