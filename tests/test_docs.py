@@ -159,7 +159,9 @@ def test_examples_have_a_title_and_make_a_picture(name):
 
 def test_the_order_of_the_gallery_names_examples():
     order = ast.literal_eval(
-        re.search(r"^ORDER = (\(.*?\))$", (DOCS / "_extensions" / "pictures.py").read_text(), re.MULTILINE)[1]
+        re.search(r"^ORDER = (\(.*?\))$", (DOCS / "_extensions" / "pictures.py").read_text(), re.MULTILINE | re.DOTALL)[
+            1
+        ]
     )
     assert {f"plot_{name}" for name in order} == set(EXAMPLES)
 
