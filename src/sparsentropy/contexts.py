@@ -105,18 +105,15 @@ class InContext:
         P = V Wᵀ C⁻¹.
     covariance : Tensor, shape (h, h)
         T = V − P W V, float64.
-    filter : Tensor, shape (d, d)
-        (W P)ᵀ, from data to their mean without noise.
-    clean_variance : float
-        Trace of W T Wᵀ.
+    dictionary : Tensor, shape (d, h)
+        W.
     """
 
     whitener: Tensor
     constant: float
     gain: Tensor
     covariance: Tensor
-    filter: Tensor
-    clean_variance: float
+    dictionary: Tensor
 
     @classmethod
     def of(cls, dictionary: Tensor, prior_variance: Tensor, noise_variance: float) -> "InContext":
@@ -129,8 +126,18 @@ class InContext:
         gain = v[:, None] * (seen @ whitener.T)
         covariance = torch.diag(v) - v[:, None] * (seen @ seen.T) * v
         constant = -float(factor.diagonal().log().sum()) - W.shape[0] / 2 * math.log(2 * math.pi)
-        clean_variance = max(0.0, float(((W @ covariance) * W).sum()))
-        return cls(whitener.to(dtype), constant, gain.to(dtype), covariance, (W @ gain).T.to(dtype), clean_variance)
+        return cls(whitener.to(dtype), constant, gain.to(dtype), covariance, dictionary)
+
+    @cached_property
+    def filter(self) -> Tensor:
+        """(W P)ᵀ, (d, d): from data to their mean without noise."""
+        return (self.dictionary @ self.gain).T
+
+    @cached_property
+    def clean_variance(self) -> float:
+        """Trace of W T Wᵀ."""
+        W = self.dictionary.double()
+        return max(0.0, float(((W @ self.covariance) * W).sum()))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log N(x; 0, C), (n,) in nats."""

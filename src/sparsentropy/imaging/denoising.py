@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparsentropy.contexts import Contexts
 from sparsentropy.imaging import dictionaries, pixels
 from sparsentropy.imaging.cosines import cosines
-from sparsentropy.imaging.noise import estimate_noise
+from sparsentropy.imaging.noise import of_pixels as noise_of_pixels
 from sparsentropy.imaging.overlaps import Average, Grid
 from sparsentropy.imaging.spread import Spread
 from sparsentropy.learning import in_contexts
@@ -125,7 +125,7 @@ def denoise(
     (True, 10)
     """
     values = pixels.checked(image)
-    noise = estimate_noise(values) if sigma is None else pixels.checked_sigma(sigma)
+    noise = noise_of_pixels(values) if sigma is None else pixels.checked_sigma(sigma)
     clean, std = values, np.zeros(values.shape[:2])
     if noise > 0:
         denoiser = _Denoiser.of(values, noise, model, random_state, callback or (lambda _: None))

@@ -49,7 +49,11 @@ def estimate_noise(image: ArrayLike) -> float:
     >>> round(estimate_noise(128 + noise))
     10
     """
-    values = pixels.checked(image)
+    return of_pixels(pixels.checked(image))
+
+
+def of_pixels(values: Array) -> float:
+    """The same of pixels that were checked, (rows, columns, channels)."""
     if min(values.shape[:2]) < LEAST:
         raise ValueError(
             f"image has {values.shape[0]} × {values.shape[1]} pixels, too few to tell noise from signal; "
