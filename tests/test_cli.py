@@ -542,6 +542,16 @@ def test_inpaint_fills_what_is_transparent(torn, tmp_path):
     assert_filled(tmp_path / "whole.png", torn)
 
 
+def test_inpaint_leaves_alone_what_is_half_transparent(torn, tmp_path):
+    pixels = np.asarray(Image.open(torn[0] / "clear.png")).copy()
+    pixels[:3, :, 1] = np.where(torn[1][:3], 0, 128)
+    Image.fromarray(pixels).save(tmp_path / "veiled.png")
+    result = invoke("inpaint", tmp_path / "veiled.png", "-o", tmp_path / "whole.png")
+    assert result.exit_code == 0, result.output
+    found = np.asarray(Image.open(tmp_path / "whole.png"))
+    np.testing.assert_array_equal(found[:, :, 1], np.where(torn[1], 255, pixels[:, :, 1]))
+
+
 def test_inpaint_goes_on_after_an_image_without_a_mask(torn, tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "two.png").write_bytes((torn[0] / "masks" / "two.png").read_bytes())

@@ -43,9 +43,6 @@ class Seen:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, rows: Tensor) -> "Seen":
-        return Seen(self.x[rows], self.noise_variance[rows])
-
     @cached_property
     def _order(self) -> Tensor:
         """Dimensions, (n, d): those that were seen first."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,9 +131,8 @@ class Inpainting:
         before = picture.pixels.copy()
         before[missing] = np.iinfo(before.dtype).max if before.dtype.kind in "iu" else whole.max()
         shown = views.before_and_after(before, whole, std, taken_out=False)
-        alpha = picture.alpha if self.mask is not None else None  # what was transparent is there now
         said = f"{missing.sum():,} missing pixels ({missing.mean():.1%}) filled in"
-        return Outcome(replace(picture, pixels=whole, alpha=alpha), said, shown)
+        return Outcome(replace(picture, pixels=whole, alpha=_opaque(picture.alpha, missing)), said, shown)
 
     def missing(self, job: Job, picture: files.Picture) -> NDArray[np.bool_]:
         """Which pixels are missing, (rows, columns)."""
@@ -180,6 +179,15 @@ def jobs(sources: Sequence[Path], output: Path) -> list[Job]:
             raise ValueError(f"two results would be written to {job.target}; give images of different names")
         taken.add(target)
     return found
+
+
+def _opaque(alpha: NDArray[Any] | None, where: NDArray[np.bool_]) -> NDArray[Any] | None:
+    """Transparency without that of some pixels; None where nothing is left of it."""
+    if alpha is None:
+        return None
+    most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
+    left = np.where(where, np.array(most, alpha.dtype), alpha)
+    return left if (left < most).any() else None
 
 
 def run(todo: Sequence[Job], act: Act, *, tell: Callable[[str, float], None], say: Callable[[str], None]) -> list[Done]:
