@@ -6,7 +6,7 @@ derives from this; `estimator` is the only part of the library that knows scikit
 
 import math
 from abc import ABC, abstractmethod
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -196,7 +196,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             raise ValueError("prune needs inference='iterative': an encoder has answers for all atoms; fit again")
         kept = inputs.kept_atoms(keep, self.prior_scale_, self.noise_variance_**0.5)
         lost = np.square(np.delete(self.prior_scale_, kept))
-        pruned = deepcopy(self)
+        pruned = copy(self)
         pruned.set_params(n_components=len(kept))
         pruned.components_, pruned.prior_scale_ = self.components_[kept], self.prior_scale_[kept]
         # A Laplace code has variance 2λ²; atoms have unit length

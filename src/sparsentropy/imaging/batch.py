@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsentropy import storage
+from sparsentropy import storage, terminal
 from sparsentropy.datasets.images import folder_files
 from sparsentropy.imaging import files, views
 from sparsentropy.imaging.denoising import denoise
@@ -149,7 +149,7 @@ class Inpainting:
                 f"{picture.pixels.shape[1]} × {picture.pixels.shape[0]}; they must be the same"
             )
         # Half-way, so that a mask may have been saved with losses
-        return (grey > grey.max() / 2) & (grey > 0)
+        return grey > grey.max() / 2
 
 
 def jobs(sources: Sequence[Path], output: Path) -> list[Job]:
@@ -215,7 +215,7 @@ def run(todo: Sequence[Job], act: Act, *, tell: Callable[[str, float], None], sa
         except FAILURES as error:
             one = Done(job, failure=str(error))
             text = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
-            say(f"failed: {' '.join(text.split())}")
+            say(f"failed: {terminal.one_line(text)}")
         done.append(one)
     return done
 

@@ -37,7 +37,6 @@ SIZE = 8  # of a patch
 SHARPNESS = (1.0, 4.0, 8.0, 16.0)  # β, pass by pass
 STRIDES = {1: 400_000, 2: 4_000_000, 3: math.inf}  # pixels between patches, for images of so many values at most
 LEARNED_FROM = 2**20  # coefficients, about
-CONTEXTS, PATCHES_EACH = 40, 200  # at most, and patches to learn from for each at least
 SWEEPS, TOL = 40, 3e-3
 LEARNING = 0.5  # share of the time, for the progress that is told
 
@@ -162,10 +161,9 @@ class _Denoiser:
         size = SIZE if model is None else dictionaries.patch_size(model, channels)
         basis = cosines(size, channels)
         start = np.eye(len(basis)) if model is None else dictionaries.dictionary(model, basis)
-        missing = [(0, max(0, size - length)) for length in values.shape[:2]]
-        noisy = np.pad((values / noise).astype(np.float32), [*missing, (0, 0)], mode="symmetric")
-        stride = min(size, next(stride for stride, most in STRIDES.items() if values.size <= most))
-        grid = Grid((*noisy.shape[:2], channels), size, stride)
+        noisy = pixels.extended((values / noise).astype(np.float32), size)
+        stride = next(stride for stride, most in STRIDES.items() if values.size <= most)
+        grid = Grid((*noisy.shape[:2], channels), size, min(size, stride))
         basis, start = (torch.as_tensor(array, dtype=torch.float32) for array in (basis, start))
         return cls(noisy, values.shape, noise, grid, basis, start, seed, tell)
 
@@ -192,8 +190,7 @@ class _Denoiser:
     def learned(self) -> Contexts:
         """The model of this image, for noise of variance 1."""
         x = self.sample()
-        k = max(1, min(CONTEXTS, len(x) // PATCHES_EACH))
-        contexts = in_contexts.started(x, self.start, 1.0, k, self.seed)
+        contexts = in_contexts.started(x, self.start, 1.0, in_contexts.enough(len(x)), self.seed)
         for number, sweep in enumerate(in_contexts.learn(x, contexts, max_iter=SWEEPS, tol=TOL), 1):
             contexts = sweep.contexts
             self.tell(LEARNING * number / SWEEPS)

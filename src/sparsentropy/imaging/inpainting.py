@@ -20,7 +20,7 @@ from sparsentropy.imaging import pixels
 from sparsentropy.imaging.blocks import Blocks
 from sparsentropy.imaging.overlaps import Average, Grid
 from sparsentropy.imaging.straight import straight
-from sparsentropy.learning import with_gaps
+from sparsentropy.learning import in_contexts, with_gaps
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating]
 STRIDES = {2: 4_000_000, 3: math.inf}  # pixels between patches, for images of so many values at most
 LEARNED_FROM = 2**20  # pixels of patches, about
-CONTEXTS, PATCHES_EACH = 40, 200  # at most, and patches to learn from for each at least
 SWEEPS = 6
 QUIET = 0.03  # noise that is reckoned with where there is none, in standard deviations of the image
 PART = 0.25  # of what the patch with a gap that was seen best has seen, from which on a patch is filled
@@ -151,11 +150,9 @@ class _Filler:
         *,
         denoises: bool,
     ) -> "_Filler":
-        added = [(0, max(0, blocks.size - length)) for length in missing.shape]
-        large = np.pad(guess.astype(np.float32), [*added, (0, 0)], mode="symmetric")
-        stride = min(blocks.size - 1, next(stride for stride, most in STRIDES.items() if guess.size <= most))
-        grid = Grid((*large.shape[:2], guess.shape[2]), blocks.size, stride)
-        gaps = np.pad(missing, added, mode="symmetric")
+        large, gaps = (pixels.extended(values, blocks.size) for values in (guess.astype(np.float32), missing))
+        stride = next(stride for stride, most in STRIDES.items() if guess.size <= most)
+        grid = Grid((*large.shape[:2], guess.shape[2]), blocks.size, min(blocks.size - 1, stride))
         return cls(large, gaps, missing.shape, grid, blocks, seed, tell, denoises)
 
     def run(self) -> tuple[Array, Array]:
@@ -196,8 +193,7 @@ class _Filler:
         sample.flat[random.permutation(np.flatnonzero(enough))[:most]] = True
         parts = [self.seen(self.guess, noise, band, here) for band, here in self.bands(sample)]
         data = Seen(torch.cat([part.x for part in parts]), torch.cat([part.noise_variance for part in parts]))
-        k = max(1, min(CONTEXTS, len(data) // PATCHES_EACH))
-        contexts = self.blocks.started(data.x, k, self.seed)
+        contexts = self.blocks.started(data.x, in_contexts.enough(len(data)), self.seed)
         for number, sweep in enumerate(with_gaps.learn(data, contexts, max_iter=SWEEPS), 1):
             contexts = sweep.contexts
             self.tell(LEARNING * number / SWEEPS)

@@ -4,6 +4,7 @@ Everything in between is floating point, with channels on the last of three axes
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +32,12 @@ def checked(image: ArrayLike) -> NDArray[np.floating]:
     if not np.isfinite(values).all():
         raise ValueError("image must be finite, but it holds NaN or infinite values; fill these in first")
     return values if values.ndim == 3 else values[:, :, None]
+
+
+def extended(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """An image of at least size × size pixels, mirrored at its last row and column where it is smaller."""
+    missing = [(0, max(0, size - length)) for length in values.shape[:2]]
+    return np.pad(values, missing + [(0, 0)] * (values.ndim - 2), mode="symmetric")
 
 
 def like(values: NDArray[np.floating], image: ArrayLike) -> NDArray[np.generic]:

@@ -23,6 +23,7 @@ from sparsentropy.learning import em
 FEW = 3.0  # data points in a context below which it is given up
 NARROW = 1e-4  # least variance of a code, in units of the noise variance
 LOUD = 2.7  # noise standard deviations above which a coefficient is a signal's, to begin with
+MOST, EACH = 40, 200  # contexts at most, and data points to learn from for each at least
 PLAIN_SWEEPS = 5  # before the dictionary moves
 
 
@@ -73,6 +74,11 @@ def _sweep(x: Tensor, contexts: Contexts, *, learns: bool) -> ContextSweep:
         variance = torch.where(length > 0, variance * length.square(), variance)
     new = Contexts(W.to(x.dtype), variance.to(x.dtype), contexts.noise_variance, (share / share.sum()).to(x.dtype))
     return ContextSweep(new, float(total.mean(dtype=torch.float64)))
+
+
+def enough(n: int) -> int:
+    """How many contexts n data points can tell apart."""
+    return max(1, min(MOST, n // EACH))
 
 
 def started(x: Tensor, dictionary: Tensor, noise_variance: float, k: int, seed: int) -> Contexts:

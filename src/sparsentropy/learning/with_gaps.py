@@ -50,16 +50,15 @@ def _fitted(data: Seen, contexts: BlockContexts, probability: Tensor) -> tuple[B
     """v_c = Σ r (ν² + diag T) / Σ r and π_c = Σ r / n, and which contexts (k,) are still met."""
     k, b, h = contexts.prior_variance.shape
     second_moment = torch.zeros(k, b, h, dtype=torch.float64, device=data.x.device)
-    count = torch.zeros(k, b, 1, dtype=torch.float64, device=data.x.device)
     for context in range(k):
         for block in range(b):
             v = contexts.prior_variance[context, block]
             for codes in contexts.codes(data, probability, context, block):
                 variance = v - codes.root.square().sum(1)
                 second_moment[context, block] += (codes.weight[:, None] * (codes.mean.square() + variance)).sum(0)
-                count[context, block] += codes.weight.sum()
-    kept = count[:, 0, 0] >= min(FEW, len(data) / k)
+    count = probability.sum(0, dtype=torch.float64)
+    kept = count >= min(FEW, len(data) / k)
     least = NARROW * float(data.noise_variance.min())
-    variance = (second_moment[kept] / count[kept]).clamp(min=least).to(data.x.dtype)
-    share = (count[kept, 0, 0] / count[kept, 0, 0].sum()).to(data.x.dtype)
+    variance = (second_moment[kept] / count[kept, None, None]).clamp(min=least).to(data.x.dtype)
+    share = (count[kept] / count[kept].sum()).to(data.x.dtype)
     return BlockContexts(contexts.dictionary, variance, share), kept
