@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import bm3d
@@ -20,6 +21,8 @@ from workloads import images_folder
 Image = NDArray[np.float64]
 SIGMAS = (15, 25, 50)
 FIRST, EVERY, IMAGES = 3, 7, 10  # of the 68
+DRAWS = 2  # of the noise of each image
+GONE = (0.2, 0.5, 0.8)  # shares of pixels, where the noise of images with gaps is estimated
 SIZE, ATOMS, LEARNED_FROM = 8, 100, 20_000
 PENALTIES: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("omp", {"transform_n_nonzero_coefs": atoms}) for atoms in (1, 2, 4)),
@@ -27,16 +30,16 @@ PENALTIES: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 NOTES = f"""\
-{IMAGES} of the 68 grey images of BSD68 (every {EVERY}th from number {FIRST + 1}), white Gaussian noise, neither rounded
-nor clipped. PSNR in dB and seconds, means over the images. *sparsentropy*: nothing is told. *The others* are told σ.
-*Dictionary learning*: scikit-learn's MiniBatchDictionaryLearning with {ATOMS} atoms on {SIZE} × {SIZE} patches without
-their mean, patches at every second pixel averaged; coded by OMP with 1, 2 or 4 atoms, or by the lasso with a penalty of
-1.5 or 3 σ, for each image whatever leads to the highest PSNR (which only an oracle knows; the seconds are those of all
-five). *Non-local means* and *wavelets* (scikit-image): the best of h = 0.4, 0.6, 0.8 σ, and of BayesShrink and
-VisuShrink. *BM3D*: the `bm3d` package with its defaults."""
+{IMAGES} of the 68 grey images of BSD68 (every {EVERY}th from number {FIRST + 1}), {DRAWS} draws of white Gaussian noise
+for each, neither rounded nor clipped. PSNR in dB and seconds, means over all. *sparsentropy*: nothing is told. *The
+others* are told σ. *Dictionary learning*: scikit-learn's MiniBatchDictionaryLearning with {ATOMS} atoms on {SIZE} ×
+{SIZE} patches without their mean, patches at every second pixel averaged; coded by OMP with 1, 2 or 4 atoms, or by the
+lasso with a penalty of 1.5 or 3 σ, for each image whatever leads to the highest PSNR (which only an oracle knows; the
+seconds are those of all five). *Non-local means* and *wavelets* (scikit-image): the best of h = 0.4, 0.6, 0.8 σ, and of
+BayesShrink and VisuShrink. *BM3D*: the `bm3d` package with its defaults."""
 NOISE_NOTES = """\
-The same images: mean over images of |σ̂/σ − 1|, and of σ̂/σ − 1, by `imaging.estimate_noise` and by scikit-image's
-`estimate_sigma`."""
+The same images: means of |σ̂/σ − 1|, and of σ̂/σ − 1, by `imaging.estimate_noise` and by scikit-image's
+`estimate_sigma`; and by `estimate_noise` where a part of the pixels is missing, which scikit-image has nothing for."""
 
 
 def run(*, quick: bool) -> Iterator[list[Table]]:
@@ -45,6 +48,7 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
         images = [image[:96, :96] for image in images[:1]]
     table = Table("Denoising", NOTES, ("method", *(f"σ = {sigma}" for sigma in SIGMAS), "seconds"))
     noise = Table("Noise level", NOISE_NOTES, ("method", *(f"σ = {sigma}" for sigma in SIGMAS)))
+    images = [image for image in images for _ in range(DRAWS)]
     given = {sigma: [noisy(image, sigma, seed) for seed, image in enumerate(images)] for sigma in SIGMAS}
     noise.begin()
     for name, estimate in ESTIMATES.items():
@@ -63,6 +67,11 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
 
 def noisy(image: Image, sigma: float, seed: int) -> Image:
     return image + np.random.default_rng(seed).normal(scale=sigma, size=image.shape)
+
+
+def with_gaps(given: Image, gone: float) -> float:
+    """The noise level, where this share of the pixels is missing."""
+    return imaging.estimate_noise(given, np.random.default_rng(0).random(given.shape) < gone)
 
 
 def blind(image: Image, given: Image, sigma: float) -> Image:
@@ -116,6 +125,7 @@ def by_blocks(image: Image, given: Image, sigma: float) -> Image:
 ESTIMATES: dict[str, Callable[[Image], float]] = {
     "sparsentropy": imaging.estimate_noise,
     "scikit-image": estimate_sigma,
+    **{f"sparsentropy, {gone:.0%} missing": partial(with_gaps, gone=gone) for gone in GONE},
 }
 METHODS = {
     "noisy": lambda image, given, sigma: given,  # noqa: ARG005

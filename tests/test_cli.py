@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -550,6 +551,22 @@ def test_inpaint_leaves_alone_what_is_half_transparent(torn, tmp_path):
     assert result.exit_code == 0, result.output
     found = np.asarray(Image.open(tmp_path / "whole.png"))
     np.testing.assert_array_equal(found[:, :, 1], np.where(torn[1], 255, pixels[:, :, 1]))
+
+
+def test_inpaint_finds_out_the_noise_of_known_pixels(torn, tmp_path):
+    random = np.random.default_rng(0)
+    grey = np.clip(128 + random.normal(scale=20, size=(60, 60)), 0, 255).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "noisy.png")
+    Image.fromarray(np.where(random.random(grey.shape) < 0.3, 255, 0).astype(np.uint8)).save(tmp_path / "mask.png")
+    mask = ["--mask", tmp_path / "mask.png", "-o", tmp_path / "whole.png"]
+    result = invoke("inpaint", tmp_path / "noisy.png", *mask, "--noisy")
+    assert result.exit_code == 0, result.output
+    said = float(re.search(r"noise of (\S+) removed", re.sub(r"\s+", " ", result.output)).group(1))
+    assert said == pytest.approx(20, rel=0.05)
+    assert np.asarray(Image.open(tmp_path / "whole.png")).std() < 5
+    result = invoke("inpaint", tmp_path / "noisy.png", *mask, "--noisy", "--sigma", 20)
+    assert result.exit_code == 2
+    assert "give one of them" in result.stderr
 
 
 def test_inpaint_goes_on_after_an_image_without_a_mask(torn, tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from sparsentropy import SparseCoding, imaging
 from sparsentropy.datasets import extract_patches, load_photographs
-from sparsentropy.imaging import batch, files, views
+from sparsentropy.imaging import batch, files, ragged, views
 from sparsentropy.imaging.cosines import cosines, fine_cosines
 from sparsentropy.imaging.overlaps import Average, Grid
 from sparsentropy.imaging.spread import Spread
@@ -65,6 +65,46 @@ def test_patches_are_windows_with_their_channels_last():
 @pytest.mark.parametrize("image", [*PHOTOGRAPHS, IN_COLOUR], ids=["temple", "flower", "colour"])
 def test_noise_is_found(image, sigma):
     assert imaging.estimate_noise(noisy(image, sigma)) == pytest.approx(sigma, rel=0.03)
+
+
+@pytest.mark.parametrize(("gone", "tolerance"), [(0.05, 0.04), (0.5, 0.04), (0.8, 0.06)])
+@pytest.mark.parametrize("sigma", [10.0, 25.0, 50.0])
+@pytest.mark.parametrize("image", [*PHOTOGRAPHS, IN_COLOUR], ids=["temple", "flower", "colour"])
+def test_noise_is_found_where_pixels_are_missing(image, sigma, gone, tolerance):
+    missing = np.random.default_rng(1).random(image.shape[:2]) < gone
+    given = noisy(image, sigma)
+    given[missing] = np.nan
+    assert imaging.estimate_noise(given, missing) == pytest.approx(sigma, rel=tolerance)
+
+
+def test_patches_without_a_gap_alone_tell_the_noise_where_there_are_enough():
+    given = noisy(GREY, 20.0)
+    missing = np.zeros(GREY.shape, bool)
+    missing[30:36] = True
+    rubbish = np.where(missing, 1e6, given)
+    assert imaging.estimate_noise(rubbish, missing) == pytest.approx(20, rel=0.03)
+    assert imaging.estimate_noise(given, np.zeros_like(missing)) == imaging.estimate_noise(given)
+
+
+def test_what_smooth_cosines_leave_of_a_patch_is_what_least_squares_leaves():
+    random = np.random.default_rng(0)
+    patches, known = random.normal(size=(40, 36)), random.random((40, 36)) < 0.6
+    energy, degrees = ragged.roughness(patches, known, 6)
+    order, basis = ragged._smoothest_first(6), []
+    for x, seen in zip(patches, known, strict=True):
+        fitted = max(n * (n + 1) // 2 for n in range(8) if n * (n + 1) // 2 <= seen.sum() / 2)
+        _, rest, *_ = np.linalg.lstsq(order[seen, :fitted], x[seen])
+        basis.append((float(rest[0]) / (seen.sum() - fitted), int(seen.sum() - fitted)))
+    assert np.allclose(sorted(zip(energy, degrees, strict=True)), sorted(basis))
+    assert np.allclose(order.T @ order, np.eye(36))
+    assert order[:, 1:3].std(0).min() > 0.1 > order[:, 0].std()
+
+
+def test_too_few_known_pixels_do_not_tell_the_noise():
+    missing = np.ones(GREY.shape, bool)
+    missing[::24, ::24] = False
+    with pytest.raises(ValueError, match="too few pixels are known to tell noise from signal"):
+        imaging.estimate_noise(GREY, missing)
 
 
 def test_noise_has_the_units_of_the_image():

@@ -57,6 +57,14 @@ def test_known_pixels_stay_unless_they_are_noisy():
     assert (std > 0).all()
 
 
+def test_the_noise_of_known_pixels_is_found_out_if_asked():
+    random = np.random.default_rng(0)
+    noisy, mask = GREY + random.normal(scale=20, size=GREY.shape), scattered(GREY, 0.3)
+    found = imaging.inpaint(noisy, mask, sigma=None)
+    np.testing.assert_array_equal(found, imaging.inpaint(noisy, mask, sigma=imaging.estimate_noise(noisy, mask)))
+    assert psnr(GREY, found, data_range=255) > psnr(GREY, noisy, data_range=255) + 4
+
+
 def test_a_model_of_other_images_can_be_used():
     rows = extract_patches(PHOTOGRAPHS[0], size=6, n=3000)
     model = SparseCoding(24, tol=0.1, random_state=0).fit(rows - rows.mean(1, keepdims=True))
@@ -157,7 +165,7 @@ def test_what_cannot_be_filled_is_refused(image, mask, kind, message):
         imaging.inpaint(image, mask)
 
 
-@pytest.mark.parametrize("sigma", [-1.0, np.nan, np.inf, None])
+@pytest.mark.parametrize("sigma", [-1.0, np.nan, np.inf, "auto"])
 def test_a_noise_level_that_is_none_is_refused(sigma):
     with pytest.raises(ValueError, match="sigma must be a finite number ≥ 0"):
         imaging.inpaint(SMALL, scattered(SMALL), sigma=sigma)

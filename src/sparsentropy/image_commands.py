@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsentropy import terminal
-from sparsentropy.options import Clean, Images, KnownSigma, Mask, Page, PatchModel, Seed, Sigma
+from sparsentropy.options import Clean, Images, KnownSigma, Mask, Noisy, Page, PatchModel, Seed, Sigma
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
@@ -40,7 +40,8 @@ def inpaint(
     images: Images,
     output: Clean,
     mask: Mask = None,
-    sigma: KnownSigma = 0.0,
+    sigma: KnownSigma = None,
+    noisy: Noisy = False,
     model: PatchModel = None,
     page: Page = None,
     seed: Seed = 0,
@@ -54,7 +55,10 @@ def inpaint(
     """
     from sparsentropy.imaging import batch
 
-    _work(images, output, page, batch.Inpainting(mask, sigma, _model(model), seed))
+    if noisy and sigma is not None:
+        raise ValueError("--noisy means that the noise is to be found out, --sigma tells it; give one of them")
+    known = None if noisy else sigma or 0.0
+    _work(images, output, page, batch.Inpainting(mask, known, _model(model), seed))
 
 
 def _model(path: Path | None) -> "SparseCoding | None":

@@ -121,7 +121,11 @@ Clean = Annotated[Path, option("File to write, or a folder for several.", "--out
 Sigma = Annotated[
     float | None, option("Noise standard deviation in the units of the pixels.", min=0, show_default="found out")
 ]
-KnownSigma = Annotated[float, option("Noise of known pixels, in their units; it is removed, too.", "--sigma", min=0)]
+KnownSigma = Annotated[
+    float | None,
+    option("Noise of known pixels, in their units; it is removed, too.", "--sigma", min=0, show_default="0"),
+]
+Noisy = Annotated[bool, option("Known pixels are noisy, too: find out how much, and remove it.", "--noisy")]
 Mask = Annotated[
     Path | None,
     option("Image that is white where pixels are missing, or a folder.", "--mask", show_default="transparent pixels"),

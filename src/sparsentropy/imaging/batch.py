@@ -18,6 +18,7 @@ from sparsentropy.datasets.images import folder_files
 from sparsentropy.imaging import files, views
 from sparsentropy.imaging.denoising import denoise
 from sparsentropy.imaging.inpainting import inpaint
+from sparsentropy.imaging.noise import estimate_noise
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
@@ -107,22 +108,25 @@ class Inpainting:
     ----------
     mask : Path, optional
         An image, or a folder with one of the same name for every image.
+    sigma : float, optional
+        Noise of known pixels; it is found out if it is not told.
     """
 
     lead: ClassVar[str] = "Images without their gaps."
     legend: ClassVar[str] = "Missing pixels are white in the picture before."
     mask: Path | None
-    sigma: float
+    sigma: float | None
     model: "SparseCoding | None"
     random_state: int
 
     def __call__(self, job: Job, picture: files.Picture, tell: Callable[[float], None]) -> Outcome:
         """See `Act`."""
         missing = self.missing(job, picture)
+        sigma = estimate_noise(picture.pixels, missing) if self.sigma is None else self.sigma
         whole, std = inpaint(
             picture.pixels,
             missing,
-            sigma=self.sigma,
+            sigma=sigma,
             model=self.model,
             return_std=True,
             random_state=self.random_state,
@@ -131,7 +135,8 @@ class Inpainting:
         before = picture.pixels.copy()
         before[missing] = np.iinfo(before.dtype).max if before.dtype.kind in "iu" else whole.max()
         shown = views.before_and_after(before, whole, std, taken_out=False)
-        said = f"{missing.sum():,} missing pixels ({missing.mean():.1%}) filled in"
+        noise = f", noise of {sigma:.4g} removed" if sigma > 0 else ""
+        said = f"{missing.sum():,} missing pixels ({missing.mean():.1%}) filled in{noise}"
         return Outcome(replace(picture, pixels=whole, alpha=_opaque(picture.alpha, missing)), said, shown)
 
     def missing(self, job: Job, picture: files.Picture) -> NDArray[np.bool_]:

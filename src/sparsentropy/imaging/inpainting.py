@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparsentropy.gaps import BlockContexts, Seen, probable
 from sparsentropy.imaging import pixels
 from sparsentropy.imaging.blocks import Blocks
+from sparsentropy.imaging.noise import of_pixels
 from sparsentropy.imaging.overlaps import Average, Grid
 from sparsentropy.imaging.straight import straight
 from sparsentropy.learning import in_contexts, with_gaps
@@ -40,7 +41,7 @@ def inpaint(
     image: ArrayLike,
     mask: ArrayLike,
     *,
-    sigma: float = 0.0,
+    sigma: float | None = 0.0,
     model: "SparseCoding | None" = None,
     return_std: Literal[False] = False,
     random_state: int = 0,
@@ -51,7 +52,7 @@ def inpaint(
     image: ArrayLike,
     mask: ArrayLike,
     *,
-    sigma: float = 0.0,
+    sigma: float | None = 0.0,
     model: "SparseCoding | None" = None,
     return_std: Literal[True],
     random_state: int = 0,
@@ -61,7 +62,7 @@ def inpaint(
     image: ArrayLike,
     mask: ArrayLike,
     *,
-    sigma: float = 0.0,
+    sigma: float | None = 0.0,
     model: "SparseCoding | None" = None,
     return_std: bool = False,
     random_state: int = 0,
@@ -75,8 +76,9 @@ def inpaint(
         Any numeric type, any size. What it holds where pixels are missing does not matter.
     mask : array-like, shape (rows, columns)
         True, or not 0, where pixels are missing, in all channels.
-    sigma : float, default=0
-        Standard deviation of the noise of known pixels, in the units of the image. If there is any, it is removed.
+    sigma : float or None, default=0
+        Standard deviation of the noise of known pixels, in the units of the image. If there is any, it is removed; with
+        None, it is estimated first (`estimate_noise`).
     model : SparseCoding, optional
         Fitted to patches of other images without their mean; its dictionary is used instead of cosines. Its patches
         must be square, with as many channels as the image.
@@ -96,8 +98,8 @@ def inpaint(
     Raises
     ------
     TypeError, ValueError
-        If it is no image, known pixels are not finite, the mask does not fit or leaves nothing, or the model does not
-        fit.
+        If it is no image, known pixels are not finite or too few to estimate their noise, the mask does not fit or
+        leaves nothing, or the model does not fit.
 
     Examples
     --------
@@ -107,8 +109,9 @@ def inpaint(
     >>> bool(np.abs(filled - image).max() < 2)
     True
     """
-    values, missing = _checked(image, mask)
-    sigma, tell = pixels.checked_sigma(sigma), callback or (lambda _: None)
+    values, missing = pixels.checked_with_gaps(image, mask)
+    sigma = of_pixels(values, missing) if sigma is None else pixels.checked_sigma(sigma)
+    tell = callback or (lambda _: None)
     level, spread = values[~missing].mean(0), float(values[~missing].std())
     guess = straight(values, missing)
     std = np.zeros(missing.shape)
@@ -234,20 +237,3 @@ class _Filler:
             done = float(band[-1] + self.grid.size) / len(image)
             self.tell(LEARNING + (1 - LEARNING) * (1 - 0.1**number * (1 - 0.9 * done)))
         return average.image(), spread.image()[:, :, 0], spread.weight[:, :, 0] > 0
-
-
-def _checked(image: ArrayLike, mask: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
-    """The pixels (rows, columns, channels), and which are missing (rows, columns)."""
-    array, gaps = np.asarray(image), np.asarray(mask)
-    if gaps.dtype.kind not in "biuf":
-        raise TypeError(f"mask must be boolean, True where pixels are missing; got dtype {gaps.dtype}")
-    if array.ndim not in (2, 3) or gaps.shape != array.shape[:2]:
-        raise ValueError(
-            f"mask must have one value for every pixel, shape (rows, columns); got {gaps.shape} for an image of shape "
-            f"{array.shape}"
-        )
-    missing = gaps != 0
-    if missing.all():
-        raise ValueError("mask says that every pixel is missing; it must be 0 where pixels are known")
-    where = missing if array.ndim == 2 else missing[:, :, None]
-    return pixels.checked(np.where(where, np.zeros((), array.dtype), array)), missing

@@ -34,6 +34,29 @@ def checked(image: ArrayLike) -> NDArray[np.floating]:
     return values if values.ndim == 3 else values[:, :, None]
 
 
+def checked_with_gaps(image: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """The pixels (rows, columns, channels), and which are missing (rows, columns).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no image, known pixels are not finite, or the mask does not fit or leaves nothing.
+    """
+    array, gaps = np.asarray(image), np.asarray(mask)
+    if gaps.dtype.kind not in "biuf":
+        raise TypeError(f"mask must be boolean, True where pixels are missing; got dtype {gaps.dtype}")
+    if array.ndim not in (2, 3) or gaps.shape != array.shape[:2]:
+        raise ValueError(
+            f"mask must have one value for every pixel, shape (rows, columns); got {gaps.shape} for an image of shape "
+            f"{array.shape}"
+        )
+    missing = gaps != 0
+    if missing.all():
+        raise ValueError("mask says that every pixel is missing; it must be 0 where pixels are known")
+    where = missing if array.ndim == 2 else missing[:, :, None]
+    return checked(np.where(where, np.zeros((), array.dtype), array)), missing
+
+
 def extended(values: NDArray[Any], size: int) -> NDArray[Any]:
     """An image of at least size × size pixels, mirrored at its last row and column where it is smaller."""
     missing = [(0, max(0, size - length)) for length in values.shape[:2]]
