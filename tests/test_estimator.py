@@ -430,6 +430,9 @@ def test_small_batches_lead_to_the_same_model():
 # rows set aside, and half the memory
 
 
+@pytest.mark.filterwarnings(
+    "ignore:SparseCoding stopped while the bound could still rise"
+)  # where nothing ends it early
 def test_learning_stops_when_rows_set_aside_gain_nothing_more():
     """Forty atoms on 300 rows of pure noise learn these rows by heart."""
     data = np.random.default_rng(0).normal(size=(400, 40)) * np.linspace(1, 2, 40)

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import tomllib
+from collections import defaultdict
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,11 @@ from sparsentropy.experiments import Log, _recovery, bars, finding, robustness
 
 EXPECTED = Path(__file__).parents[1] / "experiments" / "expected"
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}  # machines differ in their last digits, and learning makes more of them
+# Learning that is cut off on its way between optima: rounding decides how far it has come. On an AMD EPYC and on an Intel
+# Xeon, whose matrix products round differently, bounds were −10.40 and −10.47, 11.54 and 11.66; with AVX2 there 11.88
+OPEN_ENDED: dict[str, tuple[str, ...]] = defaultdict(tuple)
+OPEN_ENDED |= {"objectives": ("bars.library.",), "patches": ("overcomplete.",)}
+DECIDED_BY_ROUNDING = {"rtol": 0.1, "atol": 1e-2}
 
 
 # With several processes that test, each experiment is run in one of them only
@@ -44,7 +50,8 @@ def test_the_numbers_are_what_they_were(reproduced):
     expected = json.loads(file.read_text())
     assert list(found) == list(expected)
     for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, **TOLERANCE, err_msg=key)
+        tolerance = DECIDED_BY_ROUNDING if key.startswith(OPEN_ENDED[name]) else TOLERANCE
+        np.testing.assert_allclose(found[key], value, **tolerance, err_msg=key)
 
 
 def test_a_page_shows_every_picture(reproduced):
