@@ -12,10 +12,12 @@ from sparsentropy import schedules
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver
 from sparsentropy.learning import annealing, em, learn, random_starts
+from sparsentropy.learning.shelf import Cache
 from sparsentropy.learning.task import Task
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Weights, entropy_elbo
+from sparsentropy.rows import of
 
 SOLVERS = {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(2), "full": FullSolver()}
 each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
@@ -23,7 +25,7 @@ each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 
 def started(solver, n=300, h=8):
     x = sources(n, [3.0] * 8)
-    task = Task(x, solver, 100, 1.0, Weights())
+    task = Task(of(x), solver, 100, 1.0, Weights())
     return task, task.expect(random_starts(x, h, torch.Generator().manual_seed(0))[0], None, 50)
 
 
@@ -52,10 +54,10 @@ def test_posteriors_on_the_way_are_those_of_the_annealed_prior_and_noise(solver)
     weights = Weights(prior=1.5, likelihood=0.5)
     state = next(annealing.anneal(task, first, schedules.constant(1.5, 0.5, steps=1), 10))
     effective = weights.apply(em.update(first.statistics, first.parameters, weights)[0])
-    expected = torch.cat([solver(x, effective).posterior.mean for x in task.x.split(100)])
+    expected = torch.cat([solver(x, effective).posterior.mean for x in task.rows.split(100)])
     found = torch.cat([q.mean for q in state.posteriors])
     torch.testing.assert_close(found, expected, atol=2e-2 * float(effective.noise_variance.sqrt()), rtol=0)
-    plain = torch.cat([solver(x, first.parameters).posterior.mean for x in task.x.split(100)])
+    plain = torch.cat([solver(x, first.parameters).posterior.mean for x in task.rows.split(100)])
     assert (plain - expected).abs().max() > 100 * (found - expected).abs().max()
 
 
@@ -115,7 +117,7 @@ def test_collapse_is_not_the_end():
 
 def test_atoms_that_were_lost_come_back_as_they_were():
     x = loud_and_soft()
-    task = Task(x, DiagonalSolver(), 1000, 1.0, Weights())
+    task = Task(of(x), DiagonalSolver(), 1000, 1.0, Weights())
     first = task.expect(random_starts(x, 8, torch.Generator().manual_seed(0))[0], None, 50)
     with pytest.warns(UserWarning, match="2 of 8 atoms collapsed during annealing and were started again"):
         states = list(annealing.anneal(task, first, schedules.constant(prior=6.0, steps=4), 10))
@@ -168,7 +170,7 @@ def test_what_a_schedule_may_not_return(pair):
 
 def test_low_memory_anneals_to_the_same_place():
     task, first = started(DiagonalSolver())
-    lean = replace(task, lean=True)
+    lean = replace(task, cache=Cache(lean=True))
     kept = list(annealing.anneal(task, first, schedules.prior([3.0, 2.0]), 10))[-1]
     means = list(annealing.anneal(lean, lean.expect(first.parameters, None, 50), schedules.prior([3.0, 2.0]), 10))[-1]
     assert means.bound == pytest.approx(kept.bound, abs=1e-3)

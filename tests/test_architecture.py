@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
-    {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision"},
+    {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows"},
     {"priors", "likelihoods", "posteriors"},
     {"model", "contexts", "gaps"},
     {"objectives"},
@@ -30,7 +30,7 @@ LAYERS = [
 
 ONLY = {
     # Learning is about statistics; only the loop, what it holds, and learning with an encoder ask for posteriors
-    ("learning", "inference"): {"learning.loop", "learning.task", "learning.gradient"},
+    ("learning", "inference"): {"learning.loop", "learning.task", "learning.shelf", "learning.gradient"},
 }
 """(importer, imported) → the modules of the importer that may; narrower than `LAYERS`."""
 

@@ -138,7 +138,7 @@ DATA = {
     "a column of words in polars": (fit(pl.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})), ValueError, WORDS),
     "words among numbers": (fit(np.array([[1, "x"], [2, 3]] * 4, dtype=object)), ValueError, WORDS),
     "a dict": (fit({"a": [1, 2]}), TypeError, NUMBERS),
-    "a generator": (fit(row for row in X), TypeError, NUMBERS),
+    "a generator of rows": (fit(row for row in X), ValueError, r"batch 0 of X must have shape \(n, d\)"),
     "ragged lists": (fit([[1, 2], [3]]), ValueError, "inhomogeneous.*give rows of equal length"),
     "complex": (fit(X + 1j), ValueError, REAL),
     "complex tensor": (fit(torch.from_numpy(X) + 1j), ValueError, REAL),

@@ -7,6 +7,7 @@ import torch
 from sklearn.utils import check_array
 
 from sparsentropy import inputs
+from sparsentropy.rows import Survey
 
 
 @pytest.mark.parametrize("value", [[1, 2], None, "x", np.zeros(3), pd.DataFrame({"a": [1]})])
@@ -69,46 +70,50 @@ def test_refusals_keep_their_kind_and_gain_advice(error, kind, message):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_finite_numbers_pass(dtype):
-    inputs.check_finite(np.array([[0.0, np.finfo(dtype).max, np.nan]], dtype=dtype))
+    inputs.check_finite(Survey.of(np.array([[0.0, np.finfo(dtype).max, np.nan]], dtype=dtype)))
 
 
 def test_the_first_of_all_bad_numbers_is_named():
     X = np.zeros((4, 3))
     X[0, 0], X[1, 2], X[3, 0] = np.nan, -np.inf, np.inf
     with pytest.raises(ValueError, match=r"infinity \(inf\) at row 1, column 2 \(2 such values in all\)"):
-        inputs.check_finite(X)
+        inputs.check_finite(Survey.of(X))
+
+
+def scale(X):
+    return inputs.check_scale(Survey.of(X), X.dtype)
 
 
 @pytest.mark.parametrize("c", [1e-150, 1e-6, 1.0, 1e6, 1e150])
 def test_scale_is_the_root_mean_square(c):
-    assert inputs.check_scale(c * np.array([[3.0, -4.0], [0.0, 5.0]])) == pytest.approx(c * 12.5**0.5, rel=1e-14)
+    assert scale(c * np.array([[3.0, -4.0], [0.0, 5.0]])) == pytest.approx(c * 12.5**0.5, rel=1e-14)
 
 
 def test_scale_is_that_of_what_is_known():
     X = np.array([[3.0, np.nan], [np.nan, -4.0]])
-    assert inputs.check_scale(X) == pytest.approx(12.5**0.5)
-    assert inputs.check_range(X) == 4.0
-    assert inputs.check_range(np.full((2, 2), np.nan)) == 0.0
+    assert scale(X) == pytest.approx(12.5**0.5)
+    assert Survey.of(X).largest == 4.0
+    assert Survey.of(np.full((2, 2), np.nan)).largest == 0.0
 
 
 def test_a_column_of_which_nothing_is_known_is_named():
     X = np.array([[1.0, np.nan, np.nan], [np.nan, np.nan, 2.0]])
-    inputs.check_known(X[:, ::2])
+    inputs.check_known(Survey.of(X[:, ::2]))
     with pytest.raises(ValueError, match=r"X has 1 columns without a single value.*first being column 1"):
-        inputs.check_known(X)
+        inputs.check_known(Survey.of(X))
 
 
 @pytest.mark.parametrize("c", [1e-18, 1e18])
 def test_scale_of_float32_neither_vanishes_nor_overflows(c):
     X = (c * np.array([[3.0, -4.0], [0.0, 5.0]])).astype(np.float32)
-    assert inputs.check_scale(X) == pytest.approx(c * 12.5**0.5, rel=1e-6)
+    assert scale(X) == pytest.approx(c * 12.5**0.5, rel=1e-6)
 
 
 def test_range_is_that_of_the_divided_data_and_is_told_in_data_units():
-    assert inputs.check_range(np.array([[-3.0, 2.0]]), unit=8.0) == 3.0
-    assert inputs.check_range(np.zeros((1, 1))) == 0.0
+    inputs.check_range(Survey.of(np.array([[-3.0, 2.0]])), np.dtype(float), unit=8.0)
+    inputs.check_range(Survey.of(np.zeros((1, 1))), np.dtype(float))
     with pytest.raises(ValueError, match=r"up to 4e\+200, whose squares float64"):
-        inputs.check_range(np.array([[1e200]]), unit=4.0)
+        inputs.check_range(Survey.of(np.array([[1e200]])), np.dtype(float), unit=4.0)
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -160,7 +165,7 @@ def test_choices():
     ],
 )
 def test_arithmetic_follows_the_data_unless_told_otherwise(name, data, expected):
-    assert inputs.resolve_dtype(name, np.zeros(1, data)) is expected
+    assert inputs.resolve_dtype(name, np.dtype(data)) is expected
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])

@@ -24,11 +24,13 @@ from sparsentropy.learning import (
     start,
 )
 from sparsentropy.learning.independent import Independent
+from sparsentropy.learning.shelf import Cache
 from sparsentropy.learning.task import Task
 from sparsentropy.metrics import dictionary_match
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, Weights, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import Diagonal, Full, LowRank
+from sparsentropy.rows import of
 
 ANNEALED = Weights(prior=3.0, likelihood=0.5)
 
@@ -399,7 +401,7 @@ def test_learning_begins_where_the_bound_is_clearly_higher(monkeypatch):
     starts = random_starts(x, 30, torch.Generator().manual_seed(0))
     assert len(starts) == 3
     for solver, chosen in ((DiagonalSolver(), starts[1]), (FullSolver(), starts[0])):
-        begun = loop._best(starts, Task(x, solver, 4096, 1.0, Weights()))
+        begun = loop._best(starts, Task(of(x), solver, 4096, 1.0, Weights()))
         assert torch.equal(begun.dictionary, chosen.dictionary)
 
 
@@ -427,9 +429,9 @@ def test_pure_noise_switches_atoms_off_and_costs_no_more_than_that(h):
     assert last.lower_bound > gaussian - 0.06 * h
 
 
-def sweeps(x, h, solver, *, max_iter=25, tol=0.0, weights=None, batch_size=4096, seed=0, starts=None, lean=False):
+def sweeps(x, h, solver, *, max_iter=25, tol=0.0, weights=None, batch_size=4096, seed=0, starts=None, cache=None):
     generator = torch.Generator().manual_seed(seed)
-    extra = {"lean": lean} if weights is None else {"weights": weights}
+    extra = {"cache": cache or Cache()} if weights is None else {"weights": weights}
     starts = random_starts(x, h, generator) if starts is None else starts
     return list(
         learn(x, starts, solver, max_iter=max_iter, tol=tol, batch_size=batch_size, generator=generator, **extra)
@@ -478,8 +480,10 @@ def test_bars_are_found(seed):
 
 
 def test_large_data_are_learned_from_a_part_first():
-    assert loop._parts(1000, 10, 25) == [1000]
-    sizes = loop._parts(100_000, 10, 25)
+    assert loop._parts(1000, 1000, 10, 25) == [1000]
+    sizes = loop._parts(100_000, 100_000, 10, 25)
+    assert loop._parts(100_000, 5000, 10, 25) == [3200, 100_000]
+    assert loop._parts(100_000, 500, 10, 25) == [100_000]
     assert sizes[-1] == 100_000
     assert sizes[0] < 10_000
     assert sizes == sorted(sizes)
@@ -514,7 +518,8 @@ def test_learning_with_means_alone_takes_the_same_way():
     x = torch.from_numpy(make_bars(400, noise_std=0.1, seed=1).data)
     for h in (6, 10, 30):
         plain, lean = (
-            sweeps(x, h, DiagonalSolver(), max_iter=12, batch_size=100, lean=lean)[-1] for lean in (False, True)
+            sweeps(x, h, DiagonalSolver(), max_iter=12, batch_size=100, cache=cache)[-1]
+            for cache in (Cache(), Cache(lean=True))
         )
         assert lean.lower_bound == pytest.approx(plain.lower_bound, abs=1e-5)
         cosines = dictionary_match(lean.parameters.dictionary.T.numpy(), plain.parameters.dictionary.T.numpy()).cosines
@@ -525,10 +530,10 @@ def test_learning_with_means_alone_takes_the_same_way():
 def test_means_alone_are_half_of_the_posteriors():
     x = torch.from_numpy(make_bars(200, seed=1).data)
     parameters = random_starts(x, 10, torch.Generator().manual_seed(0))[0]
-    task = Task(x, DiagonalSolver(), 50, 1.0, Weights(), lean=True)
+    task = Task(of(x), DiagonalSolver(), 50, 1.0, Weights(), Cache(lean=True))
     kept = task.expect(parameters, None, 5).posteriors
     assert [tensor.shape for tensor in kept.means] == [(50, 10)] * 4
-    whole = replace(task, lean=False).expect(parameters, None, 5).posteriors
+    whole = replace(task, cache=Cache()).expect(parameters, None, 5).posteriors
     for one, other in zip(kept, whole, strict=True):
         torch.testing.assert_close(one.variance, other.variance, rtol=1e-4, atol=0)
 

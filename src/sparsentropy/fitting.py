@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
-from sparsentropy.learning import Schedule, Sweep, em, learn, learn_amortized, online, random_starts
+from sparsentropy.learning import IN_MEMORY, Cache, Schedule, Sweep, em, learn, learn_amortized, online, random_starts
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
+from sparsentropy.rows import AbstractRows, drawn
 
 STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
 WARM_ITERATIONS = 8  # of that for held-out rows from the posteriors of the last sweep
@@ -86,7 +87,7 @@ class Settings:
     batch_size: int
     n_init: int
     validation_fraction: float = 0.0
-    low_memory: bool = False
+    cache: Cache = IN_MEMORY
     annealing: Schedule | None = None
 
 
@@ -122,7 +123,7 @@ class Outcome:
 
 @full_float32()
 def best_of_starts(
-    x: Tensor,
+    x: AbstractRows,
     solver_of: Callable[[int], AbstractSolver],
     settings: Settings,
     random: np.random.RandomState,
@@ -133,7 +134,7 @@ def best_of_starts(
 
     Parameters
     ----------
-    x : Tensor, shape (n, d)
+    x : AbstractRows
         Data divided by `unit`.
     solver_of : callable
         Makes a solver for a seed; every start has one of its own, since an encoder learns.
@@ -208,14 +209,14 @@ def held_out_rows(n: int, fraction: float) -> int:
 
 
 def _one_start(
-    x: Tensor, solver: AbstractSolver, settings: Settings, seed: int, report: Callable[[Sweep], bool]
+    x: AbstractRows, solver: AbstractSolver, settings: Settings, seed: int, report: Callable[[Sweep], bool]
 ) -> tuple[Outcome | None, bool]:
     """What a start led to, if it had the time, and whether it was interrupted."""
     generator = torch.Generator().manual_seed(seed)
     best, bounds, noise_variances, interrupted, watch = None, [], [], False, None
-    if aside := held_out_rows(x.shape[0], settings.validation_fraction):
-        order = torch.randperm(x.shape[0], generator=generator).to(x.device)
-        watch, x = _HeldOut(x[order[:aside]], solver, settings.tol), x[order[aside:]]
+    if aside := held_out_rows(len(x), settings.validation_fraction):
+        chosen = drawn(len(x), aside, generator)[:aside]
+        watch, x = _HeldOut(x.take(chosen), solver, settings.tol), x.without(chosen)
     try:
         for sweep in _learning(solver)(
             x,
@@ -226,10 +227,10 @@ def _one_start(
             batch_size=settings.batch_size,
             generator=generator,
             schedule=settings.annealing,
-            lean=settings.low_memory,
+            cache=settings.cache,
         ):
             best = sweep
-            if sweep.rows == x.shape[0]:
+            if sweep.rows == len(x):
                 bounds.append(sweep.lower_bound)
                 noise_variances.append(float(sweep.parameters.noise_variance))
                 if watch is not None:

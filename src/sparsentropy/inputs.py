@@ -5,9 +5,11 @@ accepted; integers become floating-point numbers; NaN is what is missing; infini
 become anything.
 """
 
-import math
 import numbers
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +19,11 @@ import torch
 from sklearn.utils import check_array, check_random_state
 
 from sparsentropy import schedules
+from sparsentropy.rows import Survey
 
 FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
-ROWS = 65_536  # that are looked at together: no copy of all data is made
 INFERENCE, ENCODERS = ("iterative", "amortized"), ("unrolled", "residual", "mlp")
+CACHES = ("auto", "memory", "disk", "none")
 POSTERIORS = ("diagonal", "low-rank", "full")
 ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -58,52 +61,41 @@ def refusal(error: Exception) -> Exception:
     return kind(message if advice is None else f"{message.rstrip('.:')}: {advice}.")
 
 
-def check_finite(X: np.ndarray) -> None:
-    """Refuse infinities, naming the first; NaN is what is missing."""
-    if not any(np.isinf(X[begin : begin + ROWS]).any() for begin in range(0, len(X), ROWS)):
-        return
-    infinite = np.isinf(X)
-    row, column = np.argwhere(infinite)[0]
-    raise ValueError(
-        f"X contains infinity (inf) at row {row}, column {column} ({infinite.sum()} such values in all), but finite "
-        "numbers were expected, or NaN where a value is missing: remove these rows or put NaN in their place."
-    )
-
-
-def check_known(X: np.ndarray) -> None:
-    """Refuse to learn of columns in which nothing is known."""
-    known = np.zeros(X.shape[1], dtype=bool)
-    for begin in range(0, len(X), ROWS):
-        known |= ~np.isnan(X[begin : begin + ROWS]).all(0)
-    if not known.all():
-        first = int(np.argmin(known))
+def check_finite(survey: Survey, first: int = 0) -> None:
+    """Refuse infinities, naming the first; NaN is what is missing. Rows are counted from `first`."""
+    if survey.where is not None:
+        row, column = survey.where
         raise ValueError(
-            f"X has {(~known).sum()} columns without a single value, all NaN, the first being column {first}, but "
-            "every column needs some to learn from: remove these columns."
+            f"X contains infinity (inf) at row {first + row}, column {column} ({survey.infinite} such values in all), "
+            "but finite numbers were expected, or NaN where a value is missing: remove these rows or put NaN in their "
+            "place."
         )
 
 
-def check_scale(X: np.ndarray) -> float:
+def check_known(survey: Survey) -> None:
+    """Refuse to learn of columns in which nothing is known."""
+    if not survey.known.all():
+        raise ValueError(
+            f"X has {(~survey.known).sum()} columns without a single value, all NaN, the first being column "
+            f"{int(np.argmin(survey.known))}, but every column needs some to learn from: remove these columns."
+        )
+
+
+def check_scale(survey: Survey, dtype: np.dtype) -> float:
     """Root mean square of the data, or a refusal when there is nothing to learn or nothing to compute with."""
-    largest = check_range(X)
-    if largest == 0:
+    check_range(survey, dtype)
+    if survey.largest == 0:
         raise ValueError("X is zero everywhere, so there is nothing to learn: give data that vary.")
-    if largest < np.finfo(X.dtype).tiny ** 0.5:
-        raise _unsquarable(largest, X.dtype)
-    # In units of the largest value, so that squares of very small or large data neither vanish nor overflow
-    parts = [X[begin : begin + ROWS] for begin in range(0, len(X), ROWS)]
-    total = math.fsum(float(np.nansum(np.square(part / largest), dtype=np.float64)) for part in parts)
-    return largest * math.sqrt(total / sum(part.size - int(np.isnan(part).sum()) for part in parts))
+    if survey.largest < np.finfo(dtype).tiny ** 0.5:
+        raise _unsquarable(survey.largest, dtype)
+    return survey.root_mean_square
 
 
-def check_range(X: np.ndarray, unit: float = 1.0) -> float:
-    """Largest absolute value of data divided by `unit`, or a refusal when its square overflows."""
-    largest = float(max(np.fmax.reduce(X, axis=None), -np.fmin.reduce(X, axis=None)))
-    if np.isnan(largest):
-        return 0.0  # nothing is known
-    if not largest < np.finfo(X.dtype).max ** 0.5:
-        raise _unsquarable(largest * unit, X.dtype)
-    return largest
+def check_range(survey: Survey, dtype: np.dtype, unit: float = 1.0) -> None:
+    """Refuse data divided by `unit` if the square of the largest overflows."""
+    largest = np.inf if survey.infinite else survey.largest  # such numbers were too large for this type
+    if not largest < np.finfo(dtype).max ** 0.5:
+        raise _unsquarable(largest * unit, dtype)
 
 
 def _unsquarable(largest: float, dtype: np.dtype) -> ValueError:
@@ -156,6 +148,7 @@ def check_parameters(model: Any) -> str:
     check_batch_size(model.batch_size)
     check_fraction("validation_fraction", model.validation_fraction)
     check_flag("low_memory", model.low_memory)
+    check_cache(model.cache)
     check_annealing(model.annealing)
     check_seed(model.random_state)
     if model.callback is not None and not callable(model.callback):
@@ -216,10 +209,31 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
-def resolve_dtype(name: Any, X: np.ndarray) -> torch.dtype:
+def check_cache(value: Any) -> tuple[str, str | None]:
+    """Where posteriors are kept, and in which folder if it is one."""
+    if isinstance(value, str) and value in CACHES:
+        return value, None
+    if isinstance(value, str | os.PathLike) and os.path.isdir(value):
+        return "disk", os.fspath(value)
+    raise ValueError(f"cache must be one of {', '.join(map(repr, CACHES))}, or a folder that exists; got {value!r}.")
+
+
+def check_space(folder: str | None, needed: int) -> None:
+    """Refuse to begin what a disk has no room for."""
+    place = folder or tempfile.gettempdir()
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OSError(
+            f"the posteriors of all data points need {needed / 2**30:.1f} GiB in {place}, where {free / 2**30:.1f} GiB "
+            "are free: set cache= to a folder on a larger disk, halve what is kept with low_memory=True, or keep "
+            "nothing with cache='none'."
+        )
+
+
+def resolve_dtype(name: Any, given: np.dtype) -> torch.dtype:
     """'auto' follows the data: float32 stays float32, all else is computed in float64."""
     check_choice("dtype", name, ("auto", *DTYPES))
-    return DTYPES["float32" if X.dtype == np.float32 else "float64"] if name == "auto" else DTYPES[name]
+    return DTYPES["float32" if given == np.float32 else "float64"] if name == "auto" else DTYPES[name]
 
 
 def resolve_device(name: Any) -> torch.device:

@@ -6,6 +6,7 @@ derives from this; `estimator` is the only part of the library that knows scikit
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from copy import copy, deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,13 +19,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sparsentropy import fitting, inputs, model_file
+from sparsentropy import fitting, inputs, model_file, rows
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
 from sparsentropy.inference.encoders import Encoder
 from sparsentropy.model import Parameters
 from sparsentropy.module import SparseCodingModule
 from sparsentropy.objectives import Statistics, elbo_rows
 from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.rows import Survey
 
 
 class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
@@ -56,7 +58,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ndarray, shape (n, h)
             In data units.
         """
-        return self.infer(X).mean.cpu().numpy()
+        return np.concatenate([self._in_units(self._inferred(x)).mean.cpu().numpy() for x in self._parts(X)])
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """Data that codes stand for, `Z @ components_`.
@@ -89,9 +91,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         posteriors.Diagonal, posteriors.LowRank or posteriors.Full
             Tensors in data units.
         """
-        check_is_fitted(self)
-        scaled = self._inferred(self._scaled_data(X))
-        return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
+        return self._in_units(self._inferred(self._scaled_data(X)))
 
     @overload
     def impute(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
@@ -218,8 +218,9 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             Nats, at the learned dictionary, scales and noise: a true lower bound of log p(x), also for data that were
             not learned from.
         """
-        check_is_fitted(self)
-        x = self._scaled_data(X)
+        return np.concatenate([self._scores(x) for x in self._parts(X)])
+
+    def _scores(self, x: Tensor) -> np.ndarray:
         bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
         # p(x) = p(x/c) / c^d
         return bound.double().cpu().numpy() - numpy_of((~x.isnan()).sum(1)) * math.log(self.data_scale_)
@@ -354,8 +355,8 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _solver(self) -> AbstractSolver:
         """Check the parameters and build the E-step they name."""
 
-    def _data(self, X: Any, *, reset: bool) -> Tensor:
-        """Checked data on the device."""
+    def _data(self, X: Any, *, reset: bool, first: int = 0) -> Tensor:
+        """Checked data on the device; their first row is that number of all."""
         device = inputs.resolve_device(self.device)
         try:
             array: Any = validate_data(
@@ -363,14 +364,29 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             )
         except (ValueError, TypeError, OverflowError) as error:
             raise inputs.refusal(error) from None
-        inputs.check_finite(array)
-        return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array))
+        inputs.check_finite(Survey.of(array), first)
+        return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array.dtype))
 
     def _scaled_data(self, X: Any) -> Tensor:
         """Data divided by `data_scale_`, for a model that is fitted."""
-        x = self._data(X, reset=False) / self.data_scale_
-        inputs.check_range(numpy_of(x), self.data_scale_)
-        return x
+        return torch.cat(list(self._parts(X)))
+
+    def _parts(self, X: Any) -> Iterator[Tensor]:
+        """The same, a part at a time where the data are not in memory."""
+        check_is_fitted(self)
+        if rows.is_stored(X):
+            given: Iterable[Any] = rows.pieces(rows.source_of(X))
+        else:
+            given = rows.batches_of(X) if rows.is_stream(X) else [X]
+        first = 0
+        for part in given:
+            x = self._data(part, reset=False, first=first) / self.data_scale_
+            values = numpy_of(x)
+            inputs.check_range(Survey.of(values), values.dtype, self.data_scale_)
+            first += len(x)
+            yield x
+        if first == 0:
+            raise ValueError("X gave no batches, but at least one was expected; a generator can be used only once.")
 
     def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
         """The learned model of data divided by `data_scale_`."""
@@ -381,6 +397,10 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             torch.as_tensor(self.prior_scale_ / unit, **as_tensor),
             torch.as_tensor(self.noise_variance_ / unit**2, **as_tensor),
         )
+
+    def _in_units(self, scaled: AbstractPosterior) -> AbstractPosterior:
+        """The posteriors of data, from those of data divided by `data_scale_`."""
+        return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
 
     @fitting.full_float32()
     def _inferred(self, x: Tensor) -> AbstractPosterior:

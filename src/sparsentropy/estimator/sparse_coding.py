@@ -6,6 +6,7 @@ What can be done with a model that is fitted stands in `fitted`.
 """
 
 import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +15,9 @@ from typing import Any, Self, final
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
+from sklearn.utils.validation import validate_data
 
-from sparsentropy import fitting, inputs
+from sparsentropy import fitting, inputs, rows
 from sparsentropy.estimator.fitted import AbstractFitted, numpy_of
 from sparsentropy.inference import (
     AbstractSolver,
@@ -26,7 +27,8 @@ from sparsentropy.inference import (
     LowRankSolver,
     encoders,
 )
-from sparsentropy.learning import Schedule
+from sparsentropy.learning import Cache, Schedule
+from sparsentropy.rows import AbstractRows, AbstractSource, InMemory, Stored, Survey
 
 BATCH_ROWS = 1024  # then the arrays of a batch stay in a processor cache
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
@@ -75,6 +77,10 @@ class SparseCoding(AbstractFitted):
     low_memory : bool, default=False
         Keep only the means of the posteriors between sweeps, half of what is kept otherwise. The scales are made again
         whenever they are needed, which takes time. For diagonal posteriors.
+    cache : {'auto', 'memory', 'disk', 'none'} or path, default='auto'
+        Where the posteriors of all data points are kept between sweeps, before and after one: in memory, in a
+        temporary file (in this folder, if it is the name of one), or nowhere; then every sweep begins anew, which
+        takes about three times as long. 'auto': in a file for large data that are themselves not in memory.
     random_state : int, RandomState or None, default=None
         Seed.
     device : str, default='auto'
@@ -148,6 +154,7 @@ class SparseCoding(AbstractFitted):
         n_init: int = 1,
         validation_fraction: float = 0.0,
         low_memory: bool = False,
+        cache: str | os.PathLike[str] = "auto",
         random_state: Any = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -167,6 +174,7 @@ class SparseCoding(AbstractFitted):
         self.n_init = n_init
         self.validation_fraction = validation_fraction
         self.low_memory = low_memory
+        self.cache = cache
         self.random_state = random_state
         self.device = device
         self.dtype = dtype
@@ -178,8 +186,10 @@ class SparseCoding(AbstractFitted):
 
         Parameters
         ----------
-        X : array-like, shape (n, d)
-            At least as many rows as atoms.
+        X : array-like, shape (n, d), or stream of these
+            At least as many rows as atoms. A numpy memory map, an array of zarr or h5py is read a few megabytes at a
+            time, and never held as a whole. So are batches, from a generator or a torch DataLoader, which are passed
+            over once and copied into a temporary file.
         y : None
             Ignored.
 
@@ -191,6 +201,8 @@ class SparseCoding(AbstractFitted):
         ------
         ValueError, TypeError
             If data or parameters cannot be used; the message says why and what to do.
+        OSError
+            If data cannot be read any more, or a disk has no room for what has to be kept.
 
         Notes
         -----
@@ -259,7 +271,7 @@ class SparseCoding(AbstractFitted):
             raise ValueError("inference='amortized' needs an encoder, but the model was fitted without one: fit again.")
         return AmortizedSolver(self.encoder_, iterative, self.refine)
 
-    def _new_solver(self, x: Tensor, seed: int) -> AbstractSolver:
+    def _new_solver(self, x: AbstractRows, seed: int) -> AbstractSolver:
         """One that has learned nothing, for a start."""
         iterative = self._iterative()
         if self.inference == "iterative":
@@ -274,14 +286,44 @@ class SparseCoding(AbstractFitted):
         rank = self.rank if self.posterior == "low-rank" else 0
         return encoders.build(self.encoder, d, self.n_components, rank)
 
-    def _training_data(self, X: Any, aside: float) -> tuple[Tensor, float]:
+    def _training_data(self, X: Any, aside: float) -> tuple[AbstractRows, float]:
         """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
-        x = self._data(X, reset=True)
-        inputs.check_enough(x.shape[0] - fitting.held_out_rows(x.shape[0], aside), self.n_components)
-        values = x.cpu().numpy()
-        inputs.check_known(values)
-        unit = 2.0 ** round(math.log2(inputs.check_scale(values)))
-        return (x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
+        source = self._source(X)
+        if source is None:
+            x = self._data(X, reset=True)
+            unit = self._unit(Survey.of(numpy_of(x)), numpy_of(x).dtype, aside)
+            return InMemory(x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
+        like: Any = np.empty((1, source.shape[1]))
+        validate_data(self, like, reset=True, skip_check_array=True)
+        dtype, device = inputs.resolve_dtype(self.dtype, source.dtype), inputs.resolve_device(self.device)
+        survey = Survey.over(rows.pieces(source))
+        inputs.check_finite(survey)
+        unit = self._unit(survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
+        return Stored(source, dtype, device, unit, survey), unit
+
+    def _source(self, X: Any) -> AbstractSource | None:
+        """Data that are read from where they are; of what comes in batches a temporary copy is made."""
+        if rows.is_stored(X):
+            return rows.source_of(X)
+        return rows.spool(rows.batches_of(X), inputs.check_cache(self.cache)[1]) if rows.is_stream(X) else None
+
+    def _unit(self, survey: Survey, dtype: np.dtype, aside: float) -> float:
+        """The power of two, if data can be learned from."""
+        inputs.check_enough(survey.rows - fitting.held_out_rows(survey.rows, aside), self.n_components)
+        inputs.check_known(survey)
+        return 2.0 ** round(math.log2(inputs.check_scale(survey, dtype)))
+
+    def _cache(self, x: AbstractRows) -> Cache:
+        """Where the posteriors are kept between sweeps."""
+        place, folder = inputs.check_cache(self.cache)
+        h, lean = self.n_components, self.low_memory
+        numbers = {"diagonal": h if lean else 2 * h, "low-rank": (2 + self.rank) * h, "full": 3 * h + 1}[self.posterior]
+        size = len(x) * numbers * x.dtype.itemsize
+        if place == "auto":
+            place = "disk" if isinstance(x, Stored) and size > rows.MEMORY else "memory"
+        if place == "disk":
+            inputs.check_space(folder, 2 * size)  # those before a sweep, and those after it
+        return Cache(place, folder, lean)
 
     def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0) -> Self:
         self._iterative()
@@ -293,12 +335,12 @@ class SparseCoding(AbstractFitted):
             batch_size=inputs.check_batch_size(self.batch_size) or BATCH_ROWS,
             n_init=self.n_init,
             validation_fraction=aside,
-            low_memory=self.low_memory,
+            cache=self._cache(x),
             annealing=inputs.check_annealing(self.annealing),
         )
         random = inputs.check_seed(self.random_state)
         outcome = fitting.best_of_starts(x, lambda seed: self._new_solver(x, seed), settings, random, unit, self._tell)
-        self._keep(outcome, unit, seen=x.shape[0] - fitting.held_out_rows(x.shape[0], aside))
+        self._keep(outcome, unit, seen=len(x) - fitting.held_out_rows(len(x), aside))
         return self
 
     def _tell(self, progress: fitting.Progress) -> bool:

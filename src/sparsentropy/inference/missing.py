@@ -18,9 +18,10 @@ from torch import Tensor
 from sparsentropy.inference.solution import AbstractSolver, Cost, Inference, Solution
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal, Full, LowRank
+from sparsentropy.rows import AbstractRows, of
 
 
-def for_data(solver: AbstractSolver, x: Tensor) -> AbstractSolver:
+def for_data(solver: AbstractSolver, x: Tensor | AbstractRows) -> AbstractSolver:
     """The solver, able to do without the entries that x misses.
 
     Examples
@@ -31,7 +32,7 @@ def for_data(solver: AbstractSolver, x: Tensor) -> AbstractSolver:
     >>> for_data(DiagonalSolver(), torch.tensor([[1.0, torch.nan]]))
     MissingSolver(solver=DiagonalSolver())
     """
-    return MissingSolver(solver) if not isinstance(solver, MissingSolver) and bool(x.isnan().any()) else solver
+    return MissingSolver(solver) if not isinstance(solver, MissingSolver) and of(x).has_gaps else solver
 
 
 @final

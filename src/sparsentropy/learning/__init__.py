@@ -9,7 +9,8 @@ posteriors that an encoder finds, which has to learn as well.
 from sparsentropy.learning.annealing import Schedule
 from sparsentropy.learning.gradient import learn_amortized
 from sparsentropy.learning.loop import learn
+from sparsentropy.learning.shelf import IN_MEMORY, Cache
 from sparsentropy.learning.start import random_starts
 from sparsentropy.learning.task import Sweep
 
-__all__ = ["Schedule", "Sweep", "learn", "learn_amortized", "random_starts"]
+__all__ = ["IN_MEMORY", "Cache", "Schedule", "Sweep", "learn", "learn_amortized", "random_starts"]

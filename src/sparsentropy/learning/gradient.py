@@ -21,15 +21,18 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from sparsentropy import rows
 from sparsentropy.inference import AmortizedSolver, DiagonalSolver
 from sparsentropy.inference.encoders import DiagonalHead, Encoder
 from sparsentropy.learning import em, online
 from sparsentropy.learning.annealing import Schedule, weights_of
 from sparsentropy.learning.loop import learn
+from sparsentropy.learning.shelf import IN_MEMORY, Cache
 from sparsentropy.learning.task import Sweep, Task
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, Statistics, Weights, elbo_rows
 from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.rows import AbstractRows, drawn
 
 RATE, RATE_OF_GAINS, RATE_OF_ATOMS = 1e-3, 1e-2, 5e-3  # of Adam; gains are factors near 1
 BATCH = 512  # data points of a gradient step
@@ -37,6 +40,7 @@ PASSES = 10  # over the rows that an encoder is trained on by itself
 TRAINING_ROWS = 16_384
 STEPS = 64  # of the gradient in a sweep, at least: small data are passed over several times
 WARM_UP = 1000  # steps of an encoder alone before the dictionary moves
+NOT_KEPT = Cache("none")  # posteriors that an encoder gives again at once
 HALVINGS, PATIENCE = 5, 2  # of the rate, and sweeps without a better bound before one
 
 
@@ -76,10 +80,9 @@ def train(
     total = passes * math.ceil(len(x) / BATCH)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
     for _ in range(passes):
-        for rows in _shuffled(len(x), generator):
-            rows = rows.to(x.device)
-            q = encode(x[rows])
-            loss = -elbo_rows(x[rows], q, parameters).mean() if solved is None else divergence(solved[rows], q).mean()
+        for index in torch.randperm(len(x), generator=generator, device=generator.device).to(x.device).split(BATCH):
+            q = encode(x[index])
+            loss = -elbo_rows(x[index], q, parameters).mean() if solved is None else divergence(solved[index], q).mean()
             _step(optimiser, loss)
             rate.step()
     after = _mean_bound(encoder, x, parameters)
@@ -90,7 +93,7 @@ def train(
 
 
 def learn_amortized(
-    x: Tensor,
+    x: Tensor | AbstractRows,
     starts: Sequence[Parameters],
     solver: AmortizedSolver,
     *,
@@ -99,7 +102,7 @@ def learn_amortized(
     batch_size: int,
     generator: torch.Generator,
     schedule: Schedule | None = None,
-    lean: bool = False,
+    cache: Cache = IN_MEMORY,
 ) -> Iterator[Sweep]:
     """Learn parameters and an encoder; see `learn`, whose parameters these are.
 
@@ -108,11 +111,11 @@ def learn_amortized(
     Sweep
         The bound is pooled over the data, at the posteriors of the encoder and what refines it.
     """
-    settings = _Settings(max_iter, tol, batch_size, generator, schedule)
+    settings = _Settings(max_iter, tol, batch_size, generator, schedule, cache)
     if solver.encoder.network.follows:
-        yield from _following(x, starts, solver, settings, lean=lean)
+        yield from _following(rows.of(x), starts, solver, settings)
     else:
-        yield from _jointly(x, starts[0], solver, settings)
+        yield from _jointly(rows.of(x), starts[0], solver, settings)
 
 
 @final
@@ -123,44 +126,45 @@ class _Settings:
     batch_size: int
     generator: torch.Generator
     schedule: Schedule | None
+    cache: Cache
 
 
 def _following(
-    x: Tensor, starts: Sequence[Parameters], solver: AmortizedSolver, settings: _Settings, *, lean: bool
+    data: AbstractRows, starts: Sequence[Parameters], solver: AmortizedSolver, settings: _Settings
 ) -> Iterator[Sweep]:
     """The usual loop with independent codes, then the gains, and what the head may add to them."""
     encoder, last = solver.encoder, None
     independent = Encoder(encoder.network, DiagonalHead())
     options: dict[str, Any] = {"tol": settings.tol, "batch_size": settings.batch_size, "generator": settings.generator}
-    options |= {"schedule": settings.schedule, "lean": lean, "max_iter": max(1, settings.max_iter - 1)}
-    rows = x[_order(len(x), settings.generator)[:TRAINING_ROWS].to(x.device)]
+    options |= {"schedule": settings.schedule, "cache": settings.cache, "max_iter": max(1, settings.max_iter - 1)}
+    x = data.take(drawn(len(data), TRAINING_ROWS, settings.generator)[:TRAINING_ROWS])
     try:
-        for sweep in learn(x, starts, AmortizedSolver(independent, DiagonalSolver(), solver.refine), **options):
+        for sweep in learn(data, starts, AmortizedSolver(independent, DiagonalSolver(), solver.refine), **options):
             last = sweep
             yield replace(sweep, converged=False)
     finally:  # also where the caller stops here
         if last is not None:
-            encoder.begin(rows, last.parameters)
+            encoder.begin(x, last.parameters)
     assert last is not None, "a loop has at least one sweep"
-    train(encoder, rows, last.parameters, generator=settings.generator)
-    task = Task(x, solver, settings.batch_size, 1.0, PLAIN)
+    train(encoder, x, last.parameters, generator=settings.generator)
+    task = Task(data, solver, settings.batch_size, 1.0, PLAIN, NOT_KEPT)
     yield task.expect(last.parameters, None, 0).sweep(converged=last.converged)
 
 
-def _jointly(x: Tensor, start: Parameters, solver: AmortizedSolver, settings: _Settings) -> Iterator[Sweep]:
+def _jointly(data: AbstractRows, start: Parameters, solver: AmortizedSolver, settings: _Settings) -> Iterator[Sweep]:
     """Batch after batch, a step of the encoder and one of the dictionary."""
+    x = data.first(TRAINING_ROWS)
     solver.encoder.begin(x, start)
-    rows = x[:TRAINING_ROWS]
-    train(solver.encoder, rows, start, generator=settings.generator, passes=_passes(len(rows), WARM_UP))
+    train(solver.encoder, x, start, generator=settings.generator, passes=_passes(len(x), WARM_UP))
     joint = _Joint(solver, start)
-    plain = Task(x, solver, settings.batch_size, 1.0, PLAIN)
+    plain = Task(data, solver, settings.batch_size, 1.0, PLAIN, NOT_KEPT)
     schedule = settings.schedule
     detour = list(weights_of(schedule, settings.max_iter // 2)) if schedule else []
     best, waited, halvings = -math.inf, 0, 0
     for number in range(settings.max_iter):
-        for _ in range(_passes(len(x), STEPS)):
-            for rows in _shuffled(len(x), settings.generator):
-                joint.step(x[rows.to(x.device)], len(x), detour[number] if number < len(detour) else PLAIN)
+        for _ in range(_passes(len(data), STEPS)):
+            for batch in data.shuffled(BATCH, settings.generator):
+                joint.step(batch, len(data), detour[number] if number < len(detour) else PLAIN)
         sweep = plain.expect(joint.parameters, None, 0).sweep()
         if number < len(detour):
             yield replace(sweep, annealed=True)
@@ -221,14 +225,6 @@ def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 def _passes(n: int, steps: int) -> int:
     """Over n data points, to make at least so many steps."""
     return math.ceil(steps / math.ceil(n / BATCH))
-
-
-def _shuffled(n: int, generator: torch.Generator) -> Sequence[Tensor]:
-    return _order(n, generator).split(BATCH)
-
-
-def _order(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(n, generator=generator, device=generator.device)
 
 
 @torch.no_grad()

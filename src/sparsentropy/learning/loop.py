@@ -17,19 +17,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sparsentropy import rows
 from sparsentropy.inference import AbstractSolver, for_data
 from sparsentropy.learning import em, quasi_newton, rotation, separation, start
 from sparsentropy.learning.annealing import Schedule, anneal
 from sparsentropy.learning.independent import Independent
-from sparsentropy.learning.task import NOTHING, State, Sweep, Task
+from sparsentropy.learning.shelf import IN_MEMORY, Cache
+from sparsentropy.learning.task import COLD_ITERATIONS, NOTHING, State, Sweep, Task
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, Weights
 from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.rows import AbstractRows, drawn
 
 PLAIN_SWEEPS = 1  # of EM before anything else
 ROTATION_STEPS = 10  # most in a sweep
 REVIVE_EVERY = 7
-COLD_ITERATIONS = 20  # of the E-step at its very first call
 MOST_ITERATIONS = 128
 # Starts are compared on so many data points after so many sweeps. A later one must be better by so many nats per
 # dimension: each code of a Gaussian that is mistaken for a Laplacian costs 0.05, and so does an atom that is off
@@ -47,7 +49,7 @@ OVERFIT = 0.1  # of one unknown per data point: with less gain in a sweep, a par
 
 
 def learn(
-    x: Tensor,
+    x: Tensor | AbstractRows,
     starts: Sequence[Parameters],
     solver: AbstractSolver,
     *,
@@ -57,13 +59,13 @@ def learn(
     generator: torch.Generator,
     weights: Weights = PLAIN,
     schedule: Schedule | None = None,
-    lean: bool = False,
+    cache: Cache = IN_MEMORY,
 ) -> Iterator[Sweep]:
     """Learn parameters from data; yields after every sweep, so that the caller may stop at any time and keep the best.
 
     Parameters
     ----------
-    x : Tensor, shape (n, d)
+    x : Tensor or AbstractRows, shape (n, d)
         NaN is what is missing.
     starts : sequence of Parameters
         Where to start, with unit-length atoms; a later one is taken only where it soon leads to a clearly higher bound.
@@ -81,36 +83,40 @@ def learn(
     schedule : function or None
         From a step, counted from 0, to annealing weights γ and δ; learning begins with these steps, on its first part
         of the data, and half of `max_iter` at most.
-    lean : bool
-        Whether only the means of posteriors are kept between sweeps; diagonal ones alone allow that.
+    cache : Cache
+        Where the posteriors of all data are kept between sweeps; those of a part are kept in memory.
 
     Yields
     ------
     Sweep
     """
-    solver = for_data(solver, x)
-    total = sum(float(part.square().nansum(dtype=torch.float64)) for part in x.split(batch_size))
-    unit = math.sqrt(total / sum(float((~part.isnan()).sum()) for part in x.split(batch_size)))
-    order = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
-    first = starts[0]
-    sizes = _parts(x.shape[0], first.h, first.d)
+    data, first = rows.of(x), starts[0]
+    solver, unit = for_data(solver, data), data.root_mean_square()
+    # A part is held in memory, with its posteriors before and after a sweep
+    sizes = _parts(len(data), data.affordable(first.d + 4 * first.h), first.h, first.d)
+    nearby = replace(cache, place="memory")
+    order = drawn(len(data), max(CONTEST_ROWS, *sizes[:-1], 0), generator)
     if max_iter > 1 and (forerunner := solver.forerunner(first.h)):
         options = {"tol": tol, "batch_size": batch_size, "generator": generator, "weights": weights}
+        options["cache"] = cache
         sweep = None
-        for sweep in learn(x, starts, forerunner, max_iter=max_iter // 2, schedule=schedule, **options):
-            max_iter -= sweep.rows == x.shape[0]
+        for sweep in learn(data, starts, forerunner, max_iter=max_iter // 2, schedule=schedule, **options):
+            max_iter -= sweep.rows == len(data)
             yield replace(sweep, converged=False, annealed=True)
         if sweep is not None and _uses_all(sweep):
             starts, sizes, schedule = [sweep.parameters], sizes[-1:], None
     parameters = starts[0]
     if len(starts) > 1:
-        parameters = _best(starts, Task(x[order[:CONTEST_ROWS]], solver, batch_size, unit, weights, lean))
-    for rows in sizes:
-        whole, begins = rows == x.shape[0], rows == sizes[0]
-        task = Task(x if whole else x[order[:rows]], solver, batch_size, unit, weights, lean)
+        parameters = _best(
+            starts, Task(rows.of(data.take(order[:CONTEST_ROWS])), solver, batch_size, unit, weights, nearby)
+        )
+    for size in sizes:
+        whole, begins = size == len(data), size == sizes[0]
+        part = data if whole else rows.of(data.take(order[:size]))
+        task = Task(part, solver, batch_size, unit, weights, cache if whole else nearby)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
-        enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / rows)
+        enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / size)
         detour = schedule if begins else None
         for sweep in _learn_part(task, parameters, max_iter, enough, first=begins, detour=detour, generator=generator):
             parameters = sweep.parameters
@@ -123,10 +129,10 @@ def _uses_all(sweep: Sweep) -> bool:
     return bool((sweep.statistics.usage >= start.OFF).all()) and float(scale.min()) >= LEFT_OVER * float(scale.median())
 
 
-def _parts(n: int, h: int, d: int) -> list[int]:
-    """Sizes of the parts, the last one being n."""
+def _parts(n: int, most: int, h: int, d: int) -> list[int]:
+    """Sizes of the parts, the last one being n, and those before `most` at most."""
     sizes, size = [], ROWS_PER_UNKNOWN * max(h, d)
-    while size * GROWTH // 2 <= n:
+    while size * GROWTH // 2 <= n and size <= most:
         sizes.append(size)
         size *= GROWTH
     return [*sizes, n]
@@ -155,7 +161,8 @@ def _learn_part(
     generator: torch.Generator,
 ) -> Iterator[Sweep]:
     state = task.expect(parameters, None, COLD_ITERATIONS)
-    bounds, early, settling = [state.bound], task.weights.plain, 0
+    # A turn takes many looks at all posteriors; where these are not kept, parts of the data have seen to it
+    bounds, early, settling = [state.bound], task.weights.plain and task.cache.keeps, 0
     yield state.sweep()
     for annealed in anneal(task, state, detour, max_iter // 2) if detour else ():
         state = annealed
@@ -215,7 +222,7 @@ def _revived_sweep(task: Task, state: State, generator: torch.Generator) -> Stat
 
 def _expected_error(task: Task, state: State) -> tuple[Tensor, int]:
     """mean_n E[(x − Wz)(x − Wz)ᵀ] (d, d) over the first batch, and its number of data points."""
-    q, x = state.posteriors[0], task.x.split(task.batch_size)[0]
+    q, x = state.posteriors[0], task.rows.first(task.batch_size)
     W = state.parameters.dictionary.double()
     residual = x.double() - q.mean.double() @ W.T
     return start.second_moment(residual) + W @ q.covariance_sum().double() @ W.T / len(q), len(q)
@@ -248,7 +255,7 @@ def _turned_sweep(task: Task, state: State, view: rotation.AbstractView) -> Stat
 
 def _separated_sweep(task: Task, state: State, tol: float) -> State | None:
     """Turn pairs of atoms that learning has left mixed; None when that does not raise the bound."""
-    if not task.weights.plain:
+    if not task.weights.plain or not task.cache.keeps:
         return None
     statistics = state.statistics
     size = (statistics.second_moment.diagonal() / statistics.n).sqrt()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy import folded_normal
+from sparsentropy.learning.shelf import OnDemand
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics
 from sparsentropy.posteriors import AbstractPosterior, Full
@@ -118,15 +119,19 @@ class Joint(AbstractView):
     @classmethod
     def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
         """The view at V, with the factors of full posteriors at hand if they need little memory."""
-        if sum(q.mean.numel() for q in posteriors) * len(matrix) <= REMEMBERED:
+        here = not isinstance(posteriors, OnDemand)
+        if here and sum(q.mean.numel() for q in posteriors) * len(matrix) <= REMEMBERED:
             posteriors = [q.remembering() if isinstance(q, Full) else q for q in posteriors]
         return cls._of(posteriors, matrix)
 
     @classmethod
     def _of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
-        after = [q.rotated(matrix.to(q.mean.dtype)) for q in posteriors]
-        n = sum(len(q) for q in after)
-        scale = torch.stack([q.abs_moment().sum(0, dtype=torch.float64) for q in after]).sum(0) / n
+        def rotated(q: AbstractPosterior) -> AbstractPosterior:
+            return q.rotated(matrix.to(q.mean.dtype))
+
+        after = posteriors.mapped(rotated) if isinstance(posteriors, OnDemand) else [rotated(q) for q in posteriors]
+        sums, counts = zip(*((q.abs_moment().sum(0, dtype=torch.float64), len(q)) for q in after), strict=True)
+        scale = torch.stack(sums).sum(0) / sum(counts)
         objective = torch.linalg.slogdet(matrix).logabsdet - scale.log().sum()
         return cls(posteriors, torch.arange(len(matrix), device=matrix.device), matrix, after, scale, objective)
 

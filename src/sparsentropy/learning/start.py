@@ -21,7 +21,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sparsentropy import rows
 from sparsentropy.model import Parameters
+from sparsentropy.rows import AbstractRows, drawn
 
 ROWS = 8192  # of data that are made float64 together
 OFF = 0.05  # usage below which an atom is off
@@ -35,12 +37,12 @@ EM_ITERATIONS, EM_ENOUGH, EM_RIDGE = 100, 1e-3, 1e-8
 SHARE = 0.01  # of the smallest eigenvalue that is noise where no direction is left for it
 
 
-def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Parameters]:
+def random_starts(x: Tensor | AbstractRows, h: int, generator: torch.Generator) -> list[Parameters]:
     """Parameters to start from, in the dtype of `x`: a frame and, where these are others, a basis and a whole basis.
 
     Parameters
     ----------
-    x : Tensor, shape (n, d)
+    x : Tensor or AbstractRows, shape (n, d)
         Data; NaN is what is missing.
     h : int
         Atoms.
@@ -52,28 +54,30 @@ def random_starts(x: Tensor, h: int, generator: torch.Generator) -> list[Paramet
     list of Parameters
         With unit-length atoms, and prior scales such that the model has the second moment of the data.
     """
-    n, d = x.shape
-    moment = completed_second_moment(x, generator) if bool(x.isnan().any()) else second_moment(x)
+    data = rows.of(x)
+    n, d = data.shape
+    moment = completed_second_moment(data, generator) if data.has_gaps else second_moment(data)
     eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
     kept = max(1, _rank(eigenvalues, n, h))
     places = [(kept, h), (kept, kept), (d, d)] if h >= d else [(kept, h), (kept, kept)]
     eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.flip(1)
     starts = [_start(eigenvalues, eigenvectors, rank, used, h, generator) for rank, used in dict.fromkeys(places)]
-    return [start.to(x.dtype) for start in starts]
+    return [start.to(data.dtype) for start in starts]
 
 
-def second_moment(x: Tensor) -> Tensor:
+def second_moment(x: Tensor | AbstractRows) -> Tensor:
     """Mean of x xᵀ (d, d), float64; each entry over the data points of which both values are known.
 
     Where values are missing (NaN) the matrix may have negative eigenvalues, and two that are never known together count
     as unrelated.
     """
-    d = x.shape[1]
-    moment, known = (torch.zeros(d, d, dtype=torch.float64, device=x.device) for _ in range(2))
-    for part in x.split(ROWS):
+    data = rows.of(x)
+    d = data.shape[1]
+    moment, known = (torch.zeros(d, d, dtype=torch.float64, device=data.device) for _ in range(2))
+    for part in data.split(ROWS):
         missing, values = part.isnan(), part.double()
         if missing.any():
-            values, seen = values.masked_fill(missing, 0.0), (~missing).to(x.dtype)
+            values, seen = values.masked_fill(missing, 0.0), (~missing).to(part.dtype)
             known += (seen.T @ seen).double()
         else:
             known += len(part)
@@ -81,7 +85,7 @@ def second_moment(x: Tensor) -> Tensor:
     return moment / known.clamp(min=1.0)
 
 
-def completed_second_moment(x: Tensor, generator: torch.Generator) -> Tensor:
+def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator) -> Tensor:
     """What the mean of x xᵀ (d, d) would be without gaps: the most likely covariance of Gaussian data.
 
     Found by EM (Dempster, Laird and Rubin, JRSS B 1977, section 4.1.3): with A_n the inverse of the covariance C of
@@ -89,12 +93,12 @@ def completed_second_moment(x: Tensor, generator: torch.Generator) -> Tensor:
     iteration inverts a matrix for every data point, so a random part of them serves; where even that would be too few,
     the moments of pairs do. Unlike those it does not leave directions without data what sampling makes of them.
     """
-    pairs, d = second_moment(x), x.shape[1]
-    rows = min(len(x), int(EM_WORK / d**3))
-    if rows < EM_LEAST * d and rows < len(x):
+    data = rows.of(x)
+    pairs, (n, d) = second_moment(data), data.shape
+    most = min(data.affordable(4 * d), int(EM_WORK / d**3))
+    if most < EM_LEAST * d and most < n:
         return pairs
-    if rows < len(x):
-        x = x[torch.randperm(len(x), generator=generator, device=generator.device)[:rows].to(x.device)]
+    x = data.take(drawn(n, most, generator)[:most] if most < n else torch.arange(n))
     ridge = EM_RIDGE * pairs.diagonal().mean() * torch.eye(d).to(pairs)  # where a value never varies, too
     C = torch.diag(pairs.diagonal()) + ridge
     for _ in range(EM_ITERATIONS):

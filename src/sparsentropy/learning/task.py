@@ -5,6 +5,7 @@ statistics and refits λ and σ². A state is what comes of it: parameters, the 
 and the bound.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -13,11 +14,14 @@ from torch import Tensor
 
 from sparsentropy.inference import AbstractSolver, Means
 from sparsentropy.learning import em, quasi_newton
+from sparsentropy.learning.shelf import IN_MEMORY, Cache
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
+from sparsentropy.rows import AbstractRows
 
 NOTHING = quasi_newton.Memory()
+COLD_ITERATIONS = 20  # of the E-step from nothing
 WARM_ITERATIONS = 8  # of the E-step from the posteriors of the last sweep
 
 
@@ -84,12 +88,12 @@ class State:
 class Task:
     """The data of one part, and how posteriors are found on it."""
 
-    x: Tensor
+    rows: AbstractRows
     solver: AbstractSolver
     batch_size: int
     unit: float  # root mean square of the data
     weights: Weights
-    lean: bool = False  # whether of diagonal posteriors only the means are kept
+    cache: Cache = IN_MEMORY
 
     def expect(
         self,
@@ -99,47 +103,24 @@ class Task:
     ) -> State:
         """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
         effective = self.weights.apply(em.floored(parameters, self.unit))
-        shelf, statistics, inference = _Shelf(self), None, self.solver.at(effective)
-        for index, x in enumerate(self.x.split(self.batch_size)):
-            before = None if start is None else start(index)
-            solution = inference(x, start=before, max_iter=iterations, tol=0.0)
-            part = Statistics.of(x, solution.posterior, parameters)
+        statistics, inference = None, self.solver.at(effective)
+        if not self.cache.keeps:
+            start, iterations = None, max(iterations, COLD_ITERATIONS)
+
+        def found(x: Tensor, before: AbstractPosterior | None) -> AbstractPosterior:
+            return inference(x, start=before, max_iter=iterations, tol=0.0).posterior
+
+        shelf = self.cache.shelf(len(self.rows), lambda index: found(self.batch(index), None))
+        for index, x in enumerate(self.rows.split(self.batch_size)):
+            posterior = found(x, None if start is None else start(index))
+            part = Statistics.of(x, posterior, parameters)
             statistics = part if statistics is None else statistics + part
-            shelf.put(index, solution.posterior)
+            shelf.put(posterior)
         assert statistics is not None, "the estimator refuses empty data"
         bound = float(entropy_elbo(statistics, parameters, self.weights))
         fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
         return State(fitted, shelf.kept(effective), statistics, bound)
 
-
-@final
-class _Shelf:
-    """Posteriors of one batch after the other.
-
-    Diagonal ones are copied into arrays for all data points: small arrays, made between those that are needed for a
-    moment only, would leave gaps in memory that are as large as they are.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.posteriors: list[AbstractPosterior] = []
-        self.rooms: list[tuple[Tensor, ...]] = []
-
-    def put(self, index: int, posterior: AbstractPosterior) -> None:
-        """Keep the posterior of a batch."""
-        if not isinstance(posterior, Diagonal):
-            self.posteriors.append(posterior)
-            return
-        mean = self._copied(0, index, posterior.mean)
-        if not self.task.lean:
-            self.posteriors.append(Diagonal(mean, self._copied(1, index, posterior.variance)))
-
-    def _copied(self, room: int, index: int, value: Tensor) -> Tensor:
-        if len(self.rooms) == room:
-            whole = value.new_empty(len(self.task.x), value.shape[1])
-            self.rooms.append(whole.split(self.task.batch_size))
-        return self.rooms[room][index].copy_(value)
-
-    def kept(self, parameters: Parameters) -> Sequence[AbstractPosterior]:
-        """All of them; found at these parameters."""
-        return Means(parameters, self.rooms[0]) if self.task.lean else self.posteriors
+    def batch(self, index: int) -> Tensor:
+        """One of the batches; those before it are read and dropped."""
+        return next(itertools.islice(self.rows.split(self.batch_size), index, None))

@@ -1,0 +1,34 @@
+"""The data points that learning passes over, wherever they are.
+
+Learning asks little of its data: all of them in batches, always in the same order, and some of them by number. Rows in
+memory and rows that are on a disk answer alike, so there is one way to learn for both. What comes as a stream of
+batches is written to a temporary file first, and is then like any other file.
+"""
+
+from sparsentropy.rows.abstract import AbstractRows, drawn
+from sparsentropy.rows.in_memory import InMemory, of
+from sparsentropy.rows.scratch import Scratch
+from sparsentropy.rows.sources import AbstractSource, File, Sliced, is_stored, pieces, source_of
+from sparsentropy.rows.spool import batches_of, is_stream, spool
+from sparsentropy.rows.stored import MEMORY, Stored
+from sparsentropy.rows.survey import Survey
+
+__all__ = [
+    "MEMORY",
+    "AbstractRows",
+    "AbstractSource",
+    "File",
+    "InMemory",
+    "Scratch",
+    "Sliced",
+    "Stored",
+    "Survey",
+    "batches_of",
+    "drawn",
+    "is_stored",
+    "is_stream",
+    "of",
+    "pieces",
+    "source_of",
+    "spool",
+]

@@ -1,0 +1,117 @@
+"""Rows that stay on a disk: a few megabytes of them are read at a time.
+
+They come in the type and the units of learning. Batches are the same each time, and another order is one of the
+pieces that are read, each shuffled with its neighbour in that order, so that a disk reads in long runs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparsentropy.rows.abstract import AbstractRows
+from sparsentropy.rows.sources import AbstractSource, piece_rows
+from sparsentropy.rows.survey import Survey
+
+MEMORY = 2**28  # bytes of rows, and of what learning keeps of them, that are held at once
+NOBODY = np.zeros(0, np.intp)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Stored(AbstractRows):
+    """Rows of a source.
+
+    Parameters
+    ----------
+    source : AbstractSource
+    dtype : torch.dtype
+        That they get.
+    device : torch.device
+        Where they go.
+    unit : float
+        What they are divided by.
+    survey : Survey
+        Of the source, before this division.
+    left_out : ndarray of int
+        Ascending numbers of rows of the source that do not belong to these.
+    """
+
+    source: AbstractSource
+    dtype: torch.dtype
+    device: torch.device
+    unit: float
+    survey: Survey
+    left_out: NDArray[np.intp] = field(default_factory=lambda: NOBODY)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See `AbstractRows`."""
+        n, d = self.source.shape
+        return n - len(self.left_out), d
+
+    @property
+    def has_gaps(self) -> bool:
+        """See `AbstractRows`."""
+        return self.survey.has_gaps
+
+    def root_mean_square(self) -> float:
+        """See `AbstractRows`; of the whole source."""
+        return self.survey.root_mean_square / self.unit
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """See `AbstractRows`."""
+        for begin, end in self._pieces(size):
+            yield from self._read(begin, end).split(size)
+
+    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """See `AbstractRows`."""
+        pieces = self._pieces(size)
+        order = torch.randperm(len(pieces), generator=generator, device=generator.device).tolist()
+        for pair in (order[i : i + 2] for i in range(0, len(order), 2)):
+            rows = torch.cat([self._read(*pieces[number]) for number in pair])
+            index = torch.randperm(len(rows), generator=generator, device=generator.device).to(rows.device)
+            yield from rows[index].split(size)
+
+    def take(self, index: Tensor) -> Tensor:
+        """See `AbstractRows`."""
+        wanted = index.cpu().numpy()
+        order = np.argsort(wanted, kind="stable")
+        wanted = wanted[order]
+        # The k-th row that is left out comes before the row that would be number left_out[k] − k without it
+        wanted = wanted + np.searchsorted(self.left_out - np.arange(len(self.left_out)), wanted, side="right")
+        found = np.empty((len(order), self.source.shape[1]), self.source.dtype)
+        found[order] = self.source.pick(wanted)
+        return self._tensor(found)
+
+    def without(self, index: Tensor) -> "Stored":
+        """See `AbstractRows`."""
+        if len(self.left_out):
+            raise ValueError("rows can be left out once")
+        return replace(self, left_out=np.sort(index.cpu().numpy()).astype(np.intp))
+
+    def affordable(self, numbers: int) -> int:
+        """See `AbstractRows`."""
+        return min(len(self), MEMORY // (max(1, numbers) * self.dtype.itemsize))
+
+    def _pieces(self, size: int) -> list[tuple[int, int]]:
+        """Of the source, each a whole number of batches as long as no row is left out."""
+        step = max(1, piece_rows(self.source) // size) * size
+        n = self.source.shape[0]
+        return [(begin, min(begin + step, n)) for begin in range(0, n, step)]
+
+    def _read(self, begin: int, end: int) -> Tensor:
+        rows = self.source.read(begin, end)
+        first, last = np.searchsorted(self.left_out, [begin, end])
+        if first < last:
+            rows = np.delete(rows, self.left_out[first:last] - begin, axis=0)
+        return self._tensor(rows)
+
+    def _tensor(self, rows: NDArray[Any]) -> Tensor:
+        found = torch.from_numpy(np.ascontiguousarray(rows, rows.dtype.newbyteorder("=")))
+        found = found.to(self.device, self.dtype)
+        return found if self.unit == 1.0 else found.div_(self.unit)

@@ -1,0 +1,112 @@
+"""One look at all data before anything is learned: what is missing, what is infinite, and how large they are.
+
+What is found out adds up over pieces, so data on a disk are read once for it.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS = 65_536  # that are looked at together: no copy of all data is made
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What data are like.
+
+    Parameters
+    ----------
+    rows : int
+    largest : float
+        Largest absolute value; 0 where nothing is known.
+    total : float
+        Sum of the squares, divided by the square of the largest, so that it can be neither too small nor too large.
+    count : int
+        Entries that are known.
+    known : ndarray of bool, shape (d,)
+        Columns in which anything is known.
+    infinite : int
+        Entries that are infinite.
+    where : tuple of int, optional
+        Row and column of the first of these.
+    """
+
+    rows: int
+    largest: float
+    total: float
+    count: int
+    known: NDArray[np.bool_]
+    infinite: int
+    where: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, x: NDArray[Any]) -> "Survey":
+        """Of an array (n, d).
+
+        Examples
+        --------
+        >>> survey = Survey.of(np.array([[3.0, np.nan], [-4.0, np.nan]]))
+        >>> survey.largest, survey.count, survey.root_mean_square == 12.5**0.5, survey.known.tolist()
+        (4.0, 2, True, [True, False])
+        """
+        return cls.over(x[begin : begin + ROWS] for begin in range(0, max(len(x), 1), ROWS))
+
+    @classmethod
+    def over(cls, pieces: Iterable[NDArray[Any]]) -> "Survey":
+        """Of pieces, one after the other."""
+        found = None
+        for piece in pieces:
+            one = cls._of_piece(piece)
+            found = one if found is None else found + one
+        if found is None:
+            raise ValueError("there are no pieces to survey")
+        return found
+
+    @classmethod
+    def _of_piece(cls, x: NDArray[Any]) -> "Survey":
+        if x.dtype.kind != "f" or x.dtype.itemsize < 4:
+            x = x.astype(np.float64)
+        missing, infinite = np.isnan(x), np.isinf(x)
+        there = bool(infinite.any())
+        finite = np.where(infinite, 0, x) if there else x
+        largest = float(
+            np.fmax(np.fmax.reduce(finite, axis=None, initial=0), -np.fmin.reduce(finite, axis=None, initial=0))
+        )
+        with np.errstate(under="ignore"):
+            total = float(np.nansum(np.square(finite / x.dtype.type(largest)), dtype=np.float64)) if largest else 0.0
+        row, column = np.argwhere(infinite)[0] if there else (0, 0)
+        where = (int(row), int(column)) if there else None
+        count = x.size - int(missing.sum())
+        known = np.asarray(~missing.all(0))
+        return cls(len(x), largest, total, count, known, int(infinite.sum()), where)
+
+    def __add__(self, other: "Survey") -> "Survey":
+        largest = max(self.largest, other.largest)
+        total = math.fsum(part.total * (part.largest / largest) ** 2 for part in (self, other)) if largest else 0.0
+        where = self.where
+        if where is None and other.where is not None:
+            where = (self.rows + other.where[0], other.where[1])
+        return Survey(
+            self.rows + other.rows,
+            largest,
+            total,
+            self.count + other.count,
+            self.known | other.known,
+            self.infinite + other.infinite,
+            where,
+        )
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether anything is missing."""
+        return self.count < self.rows * len(self.known)
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of what is known, the infinite ones left out."""
+        return self.largest * math.sqrt(self.total / max(self.count, 1))
