@@ -9,6 +9,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+import zarr
 from sklearn.exceptions import NotFittedError
 
 from sparsentropy import SparseCoding, rows
@@ -96,7 +97,6 @@ def test_streams_and_chunked_arrays_are_learned_from(given):
 
 
 def test_an_array_of_zarr_is_learned_from():
-    zarr = pytest.importorskip("zarr")
     array = zarr.create_array({}, shape=BARS.shape, chunks=(100, BARS.shape[1]), dtype=BARS.dtype)
     array[:] = BARS
     same(SparseCoding(**QUICK).fit(array), SparseCoding(**QUICK).fit(BARS))

@@ -20,6 +20,7 @@ from sparsentropy.options import (
     Annealing,
     AnnealingKind,
     BatchSize,
+    CacheIn,
     Colour,
     Components,
     Data,
@@ -58,6 +59,8 @@ from sparsentropy.options import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sparsentropy.estimator import SparseCoding
     from sparsentropy.preparation import Preparation
 
@@ -161,6 +164,7 @@ def fit(
     max_iter: MaxIter = None,
     tol: Tol = None,
     batch_size: BatchSize = None,
+    cache: CacheIn = None,
     n_init: NInit = 1,
     seed: Seed = 0,
     dtype: Precision = Dtype.AUTO,
@@ -170,12 +174,15 @@ def fit(
     """Learn a dictionary from images or from a table of numbers, and write a run folder.
 
     Images are cut into patches; of a table every row is a data point.
+    Large .npy and .parquet files, folders of these and arrays of zarr are never held in memory as a whole.
     The noise level and the scale of every atom are found from the data.
     Ctrl-C ends learning early and keeps the best state.
 
     Example: [bold]sparsentropy fit photos/ --out runs/photos --components 200[/bold]
 
     Example: [bold]sparsentropy fit table.csv --out runs/table --components 20 --posterior full[/bold]
+
+    Example: [bold]sparsentropy fit rows.npy --out runs/rows --cache /scratch[/bold]
     """
     from sparsentropy import runs
     from sparsentropy.preparation import Preparation
@@ -187,7 +194,7 @@ def fit(
     rows = preparation.rows(found, n=patches, seed=seed)
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
     wish |= {"inference": inference.value, "encoder": encoder.value, "refine": refine}
-    wish |= {"tol": tol, "batch_size": batch_size, "n_init": n_init, "random_state": seed}
+    wish |= {"tol": tol, "batch_size": batch_size, "cache": cache, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
     wish |= {"annealing": None if annealing is Annealing.NONE else annealing.value}
     _learn(rows, preparation, out, wish, title=data.resolve().name, held_out=held_out)
@@ -319,7 +326,8 @@ def _learn(
 
     train, test = _split(rows, held_out, wish["random_state"])
     preparation = preparation.fit(train)
-    train, test = preparation.whitened(train), None if test is None else preparation.whitened(test)
+    train = preparation.whitened(train)
+    test = None if test is None else preparation.whitened(test)
     model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
     terminal.say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms")
     seconds = _fit(model, train)
@@ -338,10 +346,15 @@ def _learn(
         raise typer.Exit(130)
 
 
-def _split(rows: Any, share: float, seed: int) -> tuple[Any, Any]:
+def _split(rows: Any, share: float, seed: int) -> "tuple[Any, NDArray[Any] | None]":
     """Keep a random share of the rows for testing; none if there are too few."""
     import numpy as np
 
+    from sparsentropy import large
+    from sparsentropy.rows import AbstractSource
+
+    if isinstance(rows, AbstractSource):
+        return large.apart(rows, share, seed)
     held_out = round(share * len(rows))
     if held_out == 0:
         return rows, None

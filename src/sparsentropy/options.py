@@ -111,6 +111,15 @@ AnnealingKind = Annotated[
 MaxIter = Annotated[int | None, number("Largest number of sweeps over the data.", LEARNING, 1, "automatic")]
 Tol = Annotated[float | None, number("Stop when a sweep gains less.", LEARNING, 0, "automatic")]
 BatchSize = Annotated[int | None, number("Rows per batch.", LEARNING, 1, "automatic")]
+CacheIn = Annotated[
+    str | None,
+    option(
+        "Where posteriors are kept between sweeps: memory, disk, none, or a folder.",
+        "--cache",
+        panel=MACHINE,
+        show_default="automatic",
+    ),
+]
 NInit = Annotated[int, number("Random starts, of which the best is kept.", LEARNING, 1)]
 Seed = Annotated[int, number("Seed: the same seed gives the same result.", LEARNING, 0)]
 Precision = Annotated[Dtype, option("Precision.", panel=MACHINE)]

@@ -6,9 +6,9 @@ come after learning are treated as those before. It is stored beside the model a
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from sparsentropy import datasets, storage
 from sparsentropy.datasets import ZCA, checks
 from sparsentropy.datasets.images import SUFFIXES
+
+if TYPE_CHECKING:
+    from sparsentropy.rows import AbstractSource
 
 Array = NDArray[Any]
 Whitening = Literal["olshausen", "zca", "none"]
@@ -53,13 +56,14 @@ class Preparation:
     remove_mean: bool = False
     zca: ZCA | None = None
 
-    def read(self, path: str | os.PathLike[str], *, key: str | None = None) -> list[Array] | Array:
-        """Read images as a list, or a table as a matrix.
+    def read(self, path: str | os.PathLike[str], *, key: str | None = None) -> "list[Array] | Array | AbstractSource":
+        """Read images as a list, or a table as a matrix; a large table is opened and not read.
 
         Parameters
         ----------
         path : path
-            An image, a folder with images, or a ``.npy``, ``.npz``, ``.mat``, ``.csv`` or ``.parquet`` file.
+            An image, a folder with images, or a ``.npy``, ``.npz``, ``.mat``, ``.csv`` or ``.parquet`` file, a folder
+            of ``.parquet`` files, or one that is an array of zarr.
             An array with three axes is a stack of grey images, counted by the last axis in a ``.mat`` file
             and by the first elsewhere.
         key : str, optional
@@ -67,7 +71,7 @@ class Preparation:
 
         Returns
         -------
-        list of ndarray, or ndarray of shape (n, d)
+        list of ndarray, ndarray of shape (n, d), or rows.AbstractSource
             Images, or a table, in which NaN is what is missing.
 
         Raises
@@ -76,6 +80,10 @@ class Preparation:
             If there is nothing to read, or not numbers.
         """
         found = checks.path("DATA", path)
+        from sparsentropy import large  # imported late: a report needs no torch
+
+        if (source := large.opened(found)) is not None:
+            return source
         if found.is_dir() or found.suffix.lower() in SUFFIXES:
             return datasets.load_images(found, grey=not self.colour)
         array = datasets.load_array(found, key=key)
@@ -83,7 +91,11 @@ class Preparation:
             return list(np.moveaxis(array, -1, 0) if found.suffix.lower() == ".mat" else array)
         return checks.table(str(found), array, gaps=True)
 
-    def rows(self, data: list[Array] | Array, *, n: int | None = None, seed: int = 0) -> Array:
+    @overload
+    def rows(self, data: list[Array] | Array, *, n: int | None = None, seed: int = 0) -> Array: ...
+    @overload
+    def rows(self, data: Any, *, n: int | None = None, seed: int = 0) -> "Array | AbstractSource": ...
+    def rows(self, data: Any, *, n: int | None = None, seed: int = 0) -> "Array | AbstractSource":
         """Make rows of images or a table, up to ZCA.
 
         Parameters
@@ -111,17 +123,17 @@ class Preparation:
         >>> Preparation(patch_size=4, whiten="olshausen").rows([image], n=500).shape
         (500, 16)
         """
-        rows = data if isinstance(data, np.ndarray) else self._patches(data, n, seed)
+        rows = self._patches(data, n, seed) if isinstance(data, list) else data
         self.patch_shape(rows.shape[1])
-        return datasets.remove_patch_mean(rows).patches if self.remove_mean else rows
+        return _changed(rows, lambda part: datasets.remove_patch_mean(part).patches) if self.remove_mean else rows
 
-    def fit(self, rows: Array) -> "Preparation":
+    def fit(self, rows: "Array | AbstractSource") -> "Preparation":
         """Find the ZCA map of rows, if there is to be one.
 
         Parameters
         ----------
-        rows : ndarray, shape (n, d)
-            The rows that the model will learn from.
+        rows : ndarray, shape (n, d), or rows.AbstractSource
+            The rows that the model will learn from; of those that are not in memory a random part is looked at.
 
         Returns
         -------
@@ -140,9 +152,19 @@ class Preparation:
         >>> np.allclose(np.cov(prepared.apply(rows).T, bias=True), np.eye(2))
         True
         """
-        return replace(self, zca=datasets.zca(rows)) if self.whiten == "zca" else self
+        if self.whiten != "zca":
+            return self
+        if isinstance(rows, np.ndarray):
+            return replace(self, zca=datasets.zca(rows))
+        from sparsentropy import large  # imported late: a report needs no torch
 
-    def whitened(self, rows: Array) -> Array:
+        return replace(self, zca=datasets.zca(large.sample(rows)))
+
+    @overload
+    def whitened(self, rows: Array) -> Array: ...
+    @overload
+    def whitened(self, rows: "Array | AbstractSource") -> "Array | AbstractSource": ...
+    def whitened(self, rows: "Array | AbstractSource") -> "Array | AbstractSource":
         """Apply the ZCA map, if there is one.
 
         Parameters
@@ -155,9 +177,9 @@ class Preparation:
         ndarray, shape (n, d)
             Rows as the model learns from them.
         """
-        return rows if self.zca is None else self.zca.transform(rows)
+        return rows if self.zca is None else _changed(rows, self.zca.transform)
 
-    def apply(self, data: list[Array] | Array) -> Array:
+    def apply(self, data: Any) -> Any:
         """Make rows of new data; images are cut into neighbouring patches in reading order.
 
         Parameters
@@ -216,6 +238,15 @@ class Preparation:
         if n is None:
             return datasets.extract_patches(images, size=size, stride=size)
         return datasets.extract_patches(images, size=size, n=n, seed=seed)
+
+
+def _changed(rows: "Array | AbstractSource", change: Callable[[Array], Array]) -> "Array | AbstractSource":
+    """Rows after a change of each, which is made when they are read if they are not in memory."""
+    if isinstance(rows, np.ndarray):
+        return change(rows)
+    from sparsentropy.rows import Mapped  # imported late: a report needs no torch
+
+    return Mapped(rows, change)
 
 
 def save(preparation: Preparation, path: str | os.PathLike[str]) -> None:

@@ -18,6 +18,7 @@ from sparsentropy import metrics, storage
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
+    from sparsentropy.rows import AbstractSource
 
 Array = NDArray[Any]
 
@@ -109,7 +110,7 @@ class Result:
 
 def summarise(
     model: "SparseCoding",
-    X: Array,
+    X: "Array | AbstractSource",
     held_out: Array | None = None,
     *,
     title: str,
@@ -123,7 +124,7 @@ def summarise(
     ----------
     model : SparseCoding
         A fitted model.
-    X : ndarray, shape (n, d)
+    X : ndarray, shape (n, d), or rows.AbstractSource
         The data it learned from.
     held_out : ndarray, shape (m, d), optional
         Data it did not see. If given, the examples and codes of the report come from here.
@@ -154,7 +155,7 @@ def summarise(
     >>> summarise(model, X, title="noise").components.shape
     (2, 3)
     """
-    shown = X if held_out is None else held_out
+    shown = _at_hand(X) if held_out is None else held_out
     codes = model.transform(_sample(shown))
     originals = _spread_in_contrast(shown)
     if patch_shape is not None and np.isnan(originals).any():
@@ -187,6 +188,15 @@ def summarise(
         seconds=seconds,
     )
     return result
+
+
+def _at_hand(X: "Array | AbstractSource") -> Array:
+    """The data, or as many of them as may be held in memory."""
+    if isinstance(X, np.ndarray):
+        return X
+    from sparsentropy import large  # imported late: a report needs no torch
+
+    return large.sample(X)
 
 
 def save(result: Result, path: str | os.PathLike[str]) -> None:

@@ -5,6 +5,7 @@ known; ``natural_patches`` is the usual benchmark in one call: photographs, whit
 steps of that chain are functions of their own, for your own images.
 """
 
+from .batches import parquet_batches, parquet_files
 from .download import load_olshausen, load_van_hateren, read_iml
 from .images import load_images, load_photographs
 from .patches import extract_patches, natural_patches
@@ -24,6 +25,8 @@ __all__ = [
     "load_van_hateren",
     "make_bars",
     "natural_patches",
+    "parquet_batches",
+    "parquet_files",
     "read_iml",
     "remove_patch_mean",
     "whiten_images",

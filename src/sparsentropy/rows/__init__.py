@@ -8,7 +8,7 @@ batches is written to a temporary file first, and is then like any other file.
 from sparsentropy.rows.abstract import AbstractRows, drawn
 from sparsentropy.rows.in_memory import InMemory, of
 from sparsentropy.rows.scratch import Scratch
-from sparsentropy.rows.sources import AbstractSource, File, Sliced, is_stored, pieces, source_of
+from sparsentropy.rows.sources import AbstractSource, File, Mapped, Sliced, Without, is_stored, pieces, source_of
 from sparsentropy.rows.spool import batches_of, is_stream, spool
 from sparsentropy.rows.stored import MEMORY, Stored
 from sparsentropy.rows.survey import Survey
@@ -19,10 +19,12 @@ __all__ = [
     "AbstractSource",
     "File",
     "InMemory",
+    "Mapped",
     "Scratch",
     "Sliced",
     "Stored",
     "Survey",
+    "Without",
     "batches_of",
     "drawn",
     "is_stored",

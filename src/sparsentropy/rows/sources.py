@@ -8,7 +8,7 @@ shape and gives slices is asked for slices: arrays of zarr and h5py are.
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -36,6 +36,9 @@ class AbstractSource(ABC):
         OSError, ValueError
             If they are no longer there.
         """
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def pick(self, index: NDArray[np.intp]) -> NDArray[Any]:
         """Rows of these numbers, which ascend."""
@@ -134,6 +137,68 @@ class Sliced(AbstractSource):
         return found
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Without(AbstractSource):
+    """The rows of a source but some, in their order.
+
+    Parameters
+    ----------
+    source : AbstractSource
+    left_out : ndarray of int
+        Numbers of rows, ascending.
+    """
+
+    source: AbstractSource
+    left_out: NDArray[np.intp]
+    shape: tuple[int, int] = field(init=False)
+    dtype: np.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        n, d = self.source.shape
+        object.__setattr__(self, "shape", (n - len(self.left_out), d))
+        object.__setattr__(self, "dtype", self.source.dtype)
+
+    def read(self, begin: int, end: int) -> NDArray[Any]:
+        """See `AbstractSource`."""
+        if begin >= end:
+            return self.source.read(0, 0)
+        first, last = (int(number) for number in self._numbers(np.array([begin, end - 1])))
+        between = self.left_out[np.searchsorted(self.left_out, first) : np.searchsorted(self.left_out, last)]
+        return np.delete(self.source.read(first, last + 1), between - first, axis=0)
+
+    def pick(self, index: NDArray[np.intp]) -> NDArray[Any]:
+        """See `AbstractSource`."""
+        return self.source.pick(self._numbers(index))
+
+    def _numbers(self, index: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Of these rows in the source: the k-th that is left out comes before the row left_out[k] − k of the others."""
+        return index + np.searchsorted(self.left_out - np.arange(len(self.left_out)), index, side="right")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Mapped(AbstractSource):
+    """Rows of a source after a change of each, which leaves their number and their length as they are."""
+
+    source: AbstractSource
+    change: Callable[[NDArray[Any]], NDArray[Any]]
+    shape: tuple[int, int] = field(init=False)
+    dtype: np.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", self.source.shape)
+        object.__setattr__(self, "dtype", self.read(0, 1).dtype)
+
+    def read(self, begin: int, end: int) -> NDArray[Any]:
+        """See `AbstractSource`."""
+        return self.change(self.source.read(begin, end))
+
+    def pick(self, index: NDArray[np.intp]) -> NDArray[Any]:
+        """See `AbstractSource`."""
+        return self.change(self.source.pick(index))
+
+
 def piece_rows(source: AbstractSource, size: int = 2**23) -> int:
     """Rows that are read together, about as many bytes as `size`; whole chunks where the array has any."""
     rows = max(1, size // max(1, source.shape[1] * source.dtype.itemsize))
@@ -150,6 +215,8 @@ def pieces(source: AbstractSource) -> Iterator[NDArray[Any]]:
 
 def is_stored(X: Any) -> bool:
     """Whether X is a numpy memory map, or an array of zarr, h5py and the like that is read by slices."""
+    if isinstance(X, AbstractSource):
+        return True
     if isinstance(X, np.ndarray):
         return (
             isinstance(X, np.memmap) and _map(X) is not None and X.ndim == 2 and X.size > 0 and X.dtype.kind in "biuf"
@@ -161,13 +228,15 @@ def is_stored(X: Any) -> bool:
 
 
 def source_of(X: Any) -> AbstractSource:
-    """How to read what `is_stored`.
+    """How to read what `is_stored`; a source is itself.
 
     Raises
     ------
     TypeError, ValueError
         If it is not a table of real numbers.
     """
+    if isinstance(X, AbstractSource):
+        return X
     if len(X.shape) != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape (n, d), with at least one of each; got {tuple(X.shape)}.")
     try:

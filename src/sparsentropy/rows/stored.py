@@ -5,7 +5,7 @@ pieces that are read, each shuffled with its neighbour in that order, so that a 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsentropy.rows.abstract import AbstractRows
-from sparsentropy.rows.sources import AbstractSource, piece_rows
+from sparsentropy.rows.sources import AbstractSource, Without, piece_rows
 from sparsentropy.rows.survey import Survey
 
 MEMORY = 2**28  # bytes of rows, and of what learning keeps of them, that are held at once
-NOBODY = np.zeros(0, np.intp)
 
 
 @final
@@ -36,9 +35,7 @@ class Stored(AbstractRows):
     unit : float
         What they are divided by.
     survey : Survey
-        Of the source, before this division.
-    left_out : ndarray of int
-        Ascending numbers of rows of the source that do not belong to these.
+        Of the source, or of a larger one, before this division.
     """
 
     source: AbstractSource
@@ -46,13 +43,11 @@ class Stored(AbstractRows):
     device: torch.device
     unit: float
     survey: Survey
-    left_out: NDArray[np.intp] = field(default_factory=lambda: NOBODY)
 
     @property
     def shape(self) -> tuple[int, int]:
         """See `AbstractRows`."""
-        n, d = self.source.shape
-        return n - len(self.left_out), d
+        return self.source.shape
 
     @property
     def has_gaps(self) -> bool:
@@ -60,7 +55,7 @@ class Stored(AbstractRows):
         return self.survey.has_gaps
 
     def root_mean_square(self) -> float:
-        """See `AbstractRows`; of the whole source."""
+        """See `AbstractRows`."""
         return self.survey.root_mean_square / self.unit
 
     def split(self, size: int) -> Iterator[Tensor]:
@@ -81,35 +76,26 @@ class Stored(AbstractRows):
         """See `AbstractRows`."""
         wanted = index.cpu().numpy()
         order = np.argsort(wanted, kind="stable")
-        wanted = wanted[order]
-        # The k-th row that is left out comes before the row that would be number left_out[k] − k without it
-        wanted = wanted + np.searchsorted(self.left_out - np.arange(len(self.left_out)), wanted, side="right")
         found = np.empty((len(order), self.source.shape[1]), self.source.dtype)
-        found[order] = self.source.pick(wanted)
+        found[order] = self.source.pick(wanted[order])
         return self._tensor(found)
 
     def without(self, index: Tensor) -> "Stored":
         """See `AbstractRows`."""
-        if len(self.left_out):
-            raise ValueError("rows can be left out once")
-        return replace(self, left_out=np.sort(index.cpu().numpy()).astype(np.intp))
+        return replace(self, source=Without(self.source, np.sort(index.cpu().numpy())))
 
     def affordable(self, numbers: int) -> int:
         """See `AbstractRows`."""
         return min(len(self), MEMORY // (max(1, numbers) * self.dtype.itemsize))
 
     def _pieces(self, size: int) -> list[tuple[int, int]]:
-        """Of the source, each a whole number of batches as long as no row is left out."""
+        """Of the source, each but the last a whole number of batches."""
         step = max(1, piece_rows(self.source) // size) * size
         n = self.source.shape[0]
         return [(begin, min(begin + step, n)) for begin in range(0, n, step)]
 
     def _read(self, begin: int, end: int) -> Tensor:
-        rows = self.source.read(begin, end)
-        first, last = np.searchsorted(self.left_out, [begin, end])
-        if first < last:
-            rows = np.delete(rows, self.left_out[first:last] - begin, axis=0)
-        return self._tensor(rows)
+        return self._tensor(self.source.read(begin, end))
 
     def _tensor(self, rows: NDArray[Any]) -> Tensor:
         found = torch.from_numpy(np.ascontiguousarray(rows, rows.dtype.newbyteorder("=")))
