@@ -33,6 +33,7 @@ PARTS = (
     "denoising",
     "inpainting",
     "scaling",
+    "stored",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"
