@@ -19,10 +19,10 @@ BLOCK = 100_000
 CACHES = (("memory", "memory"), ("file", "disk"), ("file", "none"))
 NOTES = f"""\
 {ROWS:,} rows of {D} float32 numbers ({ROWS * D * 4 / 1e9:.1f} GB), drawn from the model with {ATOMS} atoms, learned
-with as many by `SparseCoding(tol={TOL})` until {WHOLE} sweeps over all rows are done; each row of the table is a process
-of its own. *Rows/s*: of these sweeps, the first of which finds all posteriors from nothing. *Memory*: the most that was
-resident beyond what the process had with everything imported; the data themselves where they are in memory are counted.
-Posteriors are kept in memory, in a temporary file, or nowhere."""
+with as many by `SparseCoding(tol={TOL})` until {WHOLE} sweeps over all rows are done; each row of the table is a
+process of its own. *Rows/s*: of these sweeps, the first of which finds all posteriors from nothing. *Memory*: the most
+that was resident beyond what the process had with everything imported; data that are in memory are counted. Posteriors
+are kept in memory, in a temporary file, or nowhere."""
 COLUMNS = ("rows in", "posteriors in", "rows/s", "of memory's", "MB", "bound")
 
 
