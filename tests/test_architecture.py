@@ -10,13 +10,15 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
-    {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows"},
+    {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage"},
     {"priors", "likelihoods", "posteriors"},
     {"model", "contexts", "gaps"},
     {"objectives"},
     {"inference"},
     {"learning"},
-    {"storage", "diagnostics", "inputs", "fitting", "module"},
+    {"packing"},
+    {"checkpoints"},
+    {"diagnostics", "inputs", "fitting", "module"},
     {"model_file"},
     {"estimator"},
     {"selection", "plotting", "progress", "large", "terminal"},

@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import final
+from functools import partial
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparsentropy.checkpoints import Checkpoints, Place
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
 from sparsentropy.learning import IN_MEMORY, Cache, Schedule, Sweep, em, learn, learn_amortized, online, random_starts
+from sparsentropy.learning.course import Course
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
@@ -129,6 +132,8 @@ def best_of_starts(
     random: np.random.RandomState,
     unit: float,
     tell: Callable[[Progress], bool],
+    checkpoints: Checkpoints | None = None,
+    place: Place | None = None,
 ) -> Outcome:
     """Learn from several starts and keep the best.
 
@@ -145,6 +150,10 @@ def best_of_starts(
         What the data were divided by.
     tell : callable
         Hears of every sweep; learning ends when it answers True.
+    checkpoints : Checkpoints, optional
+        Where places are kept from which to go on.
+    place : Place, optional
+        To go on from, one that an earlier call with the same arguments has kept.
 
     Returns
     -------
@@ -157,10 +166,16 @@ def best_of_starts(
         If Ctrl-C came before there was anything to keep.
     """
     began, best, interrupted = time.monotonic(), None, False
-    for start in range(1, settings.n_init + 1):
-        report = _reporter(start, settings.max_iter, unit, began, tell)
-        seed = int(random.randint(2**31 - 1))
-        outcome, interrupted = _one_start(x, solver_of(seed), settings, seed, report)
+    seeds, first, told = [int(random.randint(2**31 - 1)) for _ in range(settings.n_init)], 1, 0
+    if place is not None:
+        seeds, first, told = place.done["seeds"], place.done["start"], place.done["told"]
+        best, began = _earlier(place.done["earlier"]), began - place.done["seconds"]
+    for start, seed in enumerate(seeds[first - 1 :], first):
+        count = itertools.count(told + 1)
+        report = _reporter(start, settings.max_iter, unit, began, tell, count)
+        mark = partial(_mark, checkpoints, seeds, start, best, began) if checkpoints else None
+        outcome, interrupted = _one_start(x, solver_of(seed), settings, seed, report, mark, place)
+        place, told = None, 0
         if outcome is not None and (best is None or outcome.merit > best.merit):
             best = outcome
         if interrupted:
@@ -196,6 +211,14 @@ class _HeldOut:
         self.bounds.append(bound)
         self.annealed += sweep.annealed
 
+    def told(self) -> list[Any]:
+        """As numbers and frozen values; `hear` takes it."""
+        return [self.posterior, self.best, self.bounds, self.annealed]
+
+    def hear(self, told: list[Any]) -> None:
+        """Go on from what was told."""
+        self.posterior, self.best, self.bounds, self.annealed = told
+
     @property
     def settled(self) -> bool:
         """Whether the bound has stopped rising."""
@@ -209,34 +232,39 @@ def held_out_rows(n: int, fraction: float) -> int:
 
 
 def _one_start(
-    x: AbstractRows, solver: AbstractSolver, settings: Settings, seed: int, report: Callable[[Sweep], bool]
+    x: AbstractRows,
+    solver: AbstractSolver,
+    settings: Settings,
+    seed: int,
+    report: Callable[[Sweep], bool],
+    mark: "Callable[[_Record, Course], None] | None",
+    place: Place | None,
 ) -> tuple[Outcome | None, bool]:
     """What a start led to, if it had the time, and whether it was interrupted."""
     generator = torch.Generator().manual_seed(seed)
-    best, bounds, noise_variances, interrupted, watch = None, [], [], False, None
+    interrupted, watch = False, None
     if aside := held_out_rows(len(x), settings.validation_fraction):
         chosen = drawn(len(x), aside, generator)[:aside]
         watch, x = _HeldOut(x.take(chosen), solver, settings.tol), x.without(chosen)
+    record = _Record(watch) if place is None else _Record.of(watch, place.done["record"])
+    kept = {} if mark is None else {"mark": partial(mark, record), "resume": place and place.course}
+    place = None  # it keeps posteriors that are soon no longer needed
+    sweeps = _learning(solver)(
+        x,
+        random_starts(x, settings.n_components, generator),
+        solver,
+        max_iter=settings.max_iter,
+        tol=settings.tol,
+        batch_size=settings.batch_size,
+        generator=generator,
+        schedule=settings.annealing,
+        cache=settings.cache,
+        **kept,
+    )
+    kept.clear()
     try:
-        for sweep in _learning(solver)(
-            x,
-            random_starts(x, settings.n_components, generator),
-            solver,
-            max_iter=settings.max_iter,
-            tol=settings.tol,
-            batch_size=settings.batch_size,
-            generator=generator,
-            schedule=settings.annealing,
-            cache=settings.cache,
-        ):
-            best = sweep
-            if sweep.rows == len(x):
-                bounds.append(sweep.lower_bound)
-                noise_variances.append(float(sweep.parameters.noise_variance))
-                if watch is not None:
-                    watch.look(sweep)
-                    assert watch.best is not None
-                    best = replace(watch.best, converged=sweep.converged or watch.settled)
+        for sweep in sweeps:
+            record.add(sweep, whole=sweep.rows == len(x))
             if report(sweep):
                 interrupted = True
                 break
@@ -244,10 +272,77 @@ def _one_start(
                 break
     except KeyboardInterrupt:
         interrupted = True
-    if best is None:
-        return None, interrupted
-    held_out, d = ([], 0.0) if watch is None else (watch.bounds, watch.d)
-    return Outcome(best, bounds, noise_variances, interrupted, held_out, d, solver), interrupted
+    return record.outcome(solver, interrupted=interrupted), interrupted
+
+
+@final
+class _Record:
+    """What a start has led to so far."""
+
+    def __init__(self, watch: _HeldOut | None) -> None:
+        self.watch = watch
+        self.best: Sweep | None = None
+        self.bounds: list[float] = []
+        self.noise_variances: list[float] = []
+        self.sweeps = 0
+
+    def add(self, sweep: Sweep, *, whole: bool) -> None:
+        """Take a sweep, over all data or over a part."""
+        self.best = sweep
+        self.sweeps += 1
+        if whole:
+            self.bounds.append(sweep.lower_bound)
+            self.noise_variances.append(float(sweep.parameters.noise_variance))
+            if self.watch is not None:
+                self.watch.look(sweep)
+                assert self.watch.best is not None
+                self.best = replace(self.watch.best, converged=sweep.converged or self.watch.settled)
+
+    def outcome(self, solver: AbstractSolver, *, interrupted: bool) -> Outcome | None:
+        """What it comes to; None if there is nothing."""
+        if self.best is None:
+            return None
+        held_out, d = ([], 0.0) if self.watch is None else (self.watch.bounds, self.watch.d)
+        return Outcome(self.best, self.bounds, self.noise_variances, interrupted, held_out, d, solver)
+
+    def told(self) -> list[Any]:
+        """As numbers, words and frozen values; `of` takes it."""
+        watch = None if self.watch is None else self.watch.told()
+        return [self.best, self.bounds, self.noise_variances, self.sweeps, watch]
+
+    @classmethod
+    def of(cls, watch: _HeldOut | None, told: list[Any]) -> "_Record":
+        """What was told."""
+        record = cls(watch)
+        record.best, record.bounds, record.noise_variances, record.sweeps, held_out = told
+        if watch is not None:
+            watch.hear(held_out)
+        return record
+
+
+def _mark(
+    checkpoints: Checkpoints,
+    seeds: list[int],
+    start: int,
+    earlier: Outcome | None,
+    began: float,
+    record: _Record,
+    course: Course,
+) -> None:
+    """Write a checkpoint if it is time for one."""
+    if not checkpoints.due:
+        return
+    before = None
+    if earlier is not None:
+        e = earlier
+        before = [e.best, e.bounds, e.noise_variances, e.interrupted, e.held_out, e.held_out_d]
+    done = {"seeds": seeds, "start": start, "earlier": before, "record": record.told(), "told": record.sweeps}
+    checkpoints.write(Place(course, done | {"seconds": time.monotonic() - began}))
+
+
+def _earlier(told: list[Any] | None) -> Outcome | None:
+    """The best of the starts before, as `_mark` told it."""
+    return None if told is None else Outcome(*told)
 
 
 def _learning(solver: AbstractSolver) -> Callable[..., Iterator[Sweep]]:
@@ -255,10 +350,8 @@ def _learning(solver: AbstractSolver) -> Callable[..., Iterator[Sweep]]:
 
 
 def _reporter(
-    start: int, max_iter: int, unit: float, began: float, tell: Callable[[Progress], bool]
+    start: int, max_iter: int, unit: float, began: float, tell: Callable[[Progress], bool], count: Iterator[int]
 ) -> Callable[[Sweep], bool]:
-    count = itertools.count(1)
-
     def report(sweep: Sweep) -> bool:
         progress = Progress(
             sweep=next(count),

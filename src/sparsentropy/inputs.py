@@ -149,6 +149,7 @@ def check_parameters(model: Any) -> str:
     check_fraction("validation_fraction", model.validation_fraction)
     check_flag("low_memory", model.low_memory)
     check_cache(model.cache)
+    check_checkpoint(model)
     check_annealing(model.annealing)
     check_seed(model.random_state)
     if model.callback is not None and not callable(model.callback):
@@ -216,6 +217,22 @@ def check_cache(value: Any) -> tuple[str, str | None]:
     if isinstance(value, str | os.PathLike) and os.path.isdir(value):
         return "disk", os.fspath(value)
     raise ValueError(f"cache must be one of {', '.join(map(repr, CACHES))}, or a folder that exists; got {value!r}.")
+
+
+def check_checkpoint(model: Any) -> None:
+    """Whether places from which to go on can be kept."""
+    check_flag("resume", model.resume)
+    every = model.checkpoint_every
+    if isinstance(every, bool) or not isinstance(every, numbers.Real) or not 0 <= float(every) < float("inf"):
+        raise ValueError(f"checkpoint_every must be a finite number of seconds, at least 0; got {every!r}.")
+    if model.checkpoint is None:
+        if model.resume:
+            raise ValueError("resume=True needs checkpoint=, the folder in which the earlier run kept its checkpoints.")
+        return
+    if not isinstance(model.checkpoint, str | os.PathLike):
+        raise TypeError(f"checkpoint must be the name of a folder or None; got {model.checkpoint!r}.")
+    if model.inference == "amortized":
+        raise ValueError("checkpoint needs inference='iterative': what an encoder has learned is not kept on the way.")
 
 
 def check_space(folder: str | None, needed: int) -> None:

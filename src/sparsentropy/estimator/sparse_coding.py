@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 
 from sparsentropy import fitting, inputs, rows
+from sparsentropy.estimator import places
 from sparsentropy.estimator.fitted import AbstractFitted, numpy_of
 from sparsentropy.inference import (
     AbstractSolver,
@@ -81,6 +82,13 @@ class SparseCoding(AbstractFitted):
         Where the posteriors of all data points are kept between sweeps, before and after one: in memory, in a
         temporary file (in this folder, if it is the name of one), or nowhere; then every sweep begins anew, which
         takes about three times as long. 'auto': in a file for large data that are themselves not in memory.
+    checkpoint : path, optional
+        Folder in which `fit` keeps places from which it can go on, the last two. With iterative inference.
+    checkpoint_every : float, default=60.0
+        Seconds from one to the next, at least; they are written between sweeps.
+    resume : bool, default=False
+        Whether `fit` goes on from the newest of them, if there is any. The result is bit by bit that of a run that was
+        never stopped, on the same machine with the same number of threads.
     random_state : int, RandomState or None, default=None
         Seed.
     device : str, default='auto'
@@ -155,6 +163,9 @@ class SparseCoding(AbstractFitted):
         validation_fraction: float = 0.0,
         low_memory: bool = False,
         cache: str | os.PathLike[str] = "auto",
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
+        resume: bool = False,
         random_state: Any = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -175,6 +186,9 @@ class SparseCoding(AbstractFitted):
         self.validation_fraction = validation_fraction
         self.low_memory = low_memory
         self.cache = cache
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
+        self.resume = resume
         self.random_state = random_state
         self.device = device
         self.dtype = dtype
@@ -339,7 +353,18 @@ class SparseCoding(AbstractFitted):
             annealing=inputs.check_annealing(self.annealing),
         )
         random = inputs.check_seed(self.random_state)
-        outcome = fitting.best_of_starts(x, lambda seed: self._new_solver(x, seed), settings, random, unit, self._tell)
+        folder, every, resume = self.checkpoint, self.checkpoint_every, self.resume
+        with places.opened(folder, every, x, self.get_params(), resume=resume) as (checkpoints, place):
+            outcome = fitting.best_of_starts(
+                x,
+                lambda seed: self._new_solver(x, seed),
+                settings,
+                random,
+                unit,
+                self._tell,
+                checkpoints,
+                place,
+            )
         self._keep(outcome, unit, seen=len(x) - fitting.held_out_rows(len(x), aside))
         return self
 

@@ -12,7 +12,7 @@ from sparsentropy.inference.diagonal import DiagonalSolver
 from sparsentropy.inference.full import FullSolver, full_duality_gap
 from sparsentropy.inference.low_rank import LowRankSolver
 from sparsentropy.inference.missing import MissingSolver, for_data
-from sparsentropy.inference.solution import AbstractSolver, Cost, Solution
+from sparsentropy.inference.solution import AbstractSolver, Cost, Inference, Solution
 
 __all__ = [
     "AbstractSolver",
@@ -20,6 +20,7 @@ __all__ = [
     "Cost",
     "DiagonalSolver",
     "FullSolver",
+    "Inference",
     "LowRankSolver",
     "Means",
     "MissingSolver",

@@ -11,6 +11,7 @@ raises it raises the bound. The steps are relative, V = I + E, as those of `rota
 [c_hj, a_jh]] where a_hj = mean[A_νν ν_j²]/λ_h + g_j and c_hj = g_h + g_j, and g_h = |w_h|² mean[s_h²]/σ².
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sparsentropy.objectives import Statistics
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 
 SCALE_STEPS = 3
+TOGETHER = 64  # batches whose sums are added together
 LEAST_USAGE = 1e-3  # atoms whose codes have less are left where they are
 
 
@@ -151,6 +153,17 @@ class _Scaling:
         return log_scale, own * unit, square, slope_code, bend_square
 
 
+def _totals(posteriors: Sequence[AbstractPosterior], scaling: _Scaling, used: Tensor) -> _Sums:
+    """Over all batches; of very many only a few have their matrices in memory at once."""
+    n, batches, totals = 0, iter(posteriors), None
+    while group := [(len(q), scaling.sums(q, used)) for q in itertools.islice(batches, TOGETHER)]:
+        n += sum(count for count, _ in group)
+        parts = [torch.stack(part).sum(0) for part in zip(*(sums for _, sums in group), strict=True)]
+        totals = parts if totals is None else [total + part for total, part in zip(totals, parts, strict=True)]
+    assert totals is not None, "there are posteriors"
+    return _Sums(n, *totals)
+
+
 def _view(
     posteriors: Sequence[AbstractPosterior],
     parameters: Parameters,
@@ -164,10 +177,8 @@ def _view(
     dictionary = torch.linalg.solve(matrix, parameters.dictionary.double()[:, used], left=False)
     unit = noise_variance.sqrt() / dictionary.norm(dim=0)
     scaling = _Scaling.of(matrix, unit, prior_scale, parameters.dictionary.dtype)
-    parts = [scaling.sums(q, used) for q in posteriors]
-    totals = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
-    n = sum(len(q) for q in posteriors)
-    sums = _Sums(n, *totals)
+    sums = _totals(posteriors, scaling, used)
+    n = sums.n
     scale, length = sums.absolute / n, dictionary.square().sum(0)
     noise = (residual + (length * sums.square).sum() / n) / d
     objective = sums.log_scale / n - scale.log().sum() - d / 2 * noise.log()

@@ -11,7 +11,7 @@ so the bounds that are reported for a given part only ever rise.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,6 +21,7 @@ from sparsentropy import rows
 from sparsentropy.inference import AbstractSolver, for_data
 from sparsentropy.learning import em, quasi_newton, rotation, separation, start
 from sparsentropy.learning.annealing import Schedule, anneal
+from sparsentropy.learning.course import Course, Mark, ahead, among, nowhere
 from sparsentropy.learning.independent import Independent
 from sparsentropy.learning.shelf import IN_MEMORY, Cache
 from sparsentropy.learning.task import COLD_ITERATIONS, NOTHING, State, Sweep, Task
@@ -60,6 +61,8 @@ def learn(
     weights: Weights = PLAIN,
     schedule: Schedule | None = None,
     cache: Cache = IN_MEMORY,
+    resume: Course | None = None,
+    mark: Mark = nowhere,
 ) -> Iterator[Sweep]:
     """Learn parameters from data; yields after every sweep, so that the caller may stop at any time and keep the best.
 
@@ -85,6 +88,10 @@ def learn(
         of the data, and half of `max_iter` at most.
     cache : Cache
         Where the posteriors of all data are kept between sweeps; those of a part are kept in memory.
+    resume : Course, optional
+        Where an earlier call with the same arguments was, to go on from there.
+    mark : function
+        Hears of every place from which learning could go on.
 
     Yields
     ------
@@ -96,29 +103,46 @@ def learn(
     sizes = _parts(len(data), data.affordable(first.d + 4 * first.h), first.h, first.d)
     nearby = replace(cache, place="memory")
     order = drawn(len(data), max(CONTEST_ROWS, *sizes[:-1], 0), generator)
-    if max_iter > 1 and (forerunner := solver.forerunner(first.h)):
+    here = resume if resume is not None and resume.behind is None else None
+    if here is not None:
+        starts, sizes, max_iter = [here.state.parameters], list(here.sizes), here.left
+        generator.set_state(here.random)
+    elif max_iter > 1 and (forerunner := solver.forerunner(first.h)):
         options = {"tol": tol, "batch_size": batch_size, "generator": generator, "weights": weights}
-        options["cache"] = cache
+        options |= {"max_iter": max_iter // 2, "cache": cache, "schedule": schedule}
         sweep = None
-        for sweep in learn(data, starts, forerunner, max_iter=max_iter // 2, schedule=schedule, **options):
+        if resume is not None and resume.behind is not None:
+            options["resume"] = replace(resume, behind=None)
+            sweep, max_iter = resume.state.sweep(), resume.behind
+        behind = ahead(mark, lambda: max_iter)
+        for sweep in learn(data, starts, forerunner, mark=behind, **options):
             max_iter -= sweep.rows == len(data)
             yield replace(sweep, converged=False, annealed=True)
         if sweep is not None and _uses_all(sweep):
             starts, sizes, schedule = [sweep.parameters], sizes[-1:], None
-    parameters = starts[0]
+    parameters, begins = starts[0], here is None or here.first
+    resume = None  # it keeps posteriors that are soon no longer needed
     if len(starts) > 1:
-        parameters = _best(
-            starts, Task(rows.of(data.take(order[:CONTEST_ROWS])), solver, batch_size, unit, weights, nearby)
-        )
-    for size in sizes:
-        whole, begins = size == len(data), size == sizes[0]
+        contest = Task(rows.of(data.take(order[:CONTEST_ROWS])), solver, batch_size, unit, weights, nearby)
+        parameters = _best(starts, contest)
+    for number, size in enumerate(sizes):
+        whole = size == len(data)
         part = data if whole else rows.of(data.take(order[:size]))
         task = Task(part, solver, batch_size, unit, weights, cache if whole else nearby)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / size)
-        detour = schedule if begins else None
-        for sweep in _learn_part(task, parameters, max_iter, enough, first=begins, detour=detour, generator=generator):
+        place = (
+            here if here is not None else (yield from _first_sweeps(task, parameters, max_iter, schedule, generator))
+        )
+        told = among(mark, sizes[number:], max_iter, first=begins)
+        if place is None:
+            place = yield from _first_sweeps(task, parameters, max_iter, schedule, generator)
+            told(place)
+        parameters = place.state.parameters
+        sweeps = _learn_part(task, place, max_iter, enough, first=begins, generator=generator, mark=told)
+        here, place, schedule, begins = None, None, None, False
+        for sweep in sweeps:
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
 
@@ -150,25 +174,34 @@ def _best(starts: Sequence[Parameters], task: Task) -> Parameters:
     return best
 
 
-def _learn_part(
-    task: Task,
-    parameters: Parameters,
-    max_iter: int,
-    tol: float,
-    *,
-    first: bool,
-    detour: Schedule | None,
-    generator: torch.Generator,
-) -> Iterator[Sweep]:
+def _first_sweeps(
+    task: Task, parameters: Parameters, max_iter: int, detour: Schedule | None, generator: torch.Generator
+) -> Generator[Sweep, None, Course]:
+    """Posteriors from nothing, and the detour; where learning is then."""
     state = task.expect(parameters, None, COLD_ITERATIONS)
-    # A turn takes many looks at all posteriors; where these are not kept, parts of the data have seen to it
-    bounds, early, settling = [state.bound], task.weights.plain and task.cache.keeps, 0
+    bounds = [state.bound]
     yield state.sweep()
     for annealed in anneal(task, state, detour, max_iter // 2) if detour else ():
         state = annealed
         bounds.append(state.bound)
         yield replace(state.sweep(), annealed=True)
-    while len(bounds) < max_iter:
+    # A turn takes many looks at all posteriors; where these are not kept, parts of the data have seen to it
+    return Course(state, generator.get_state(), tuple(bounds), early=task.weights.plain and task.cache.keeps)
+
+
+def _learn_part(
+    task: Task,
+    place: Course,
+    max_iter: int,
+    tol: float,
+    *,
+    first: bool,
+    generator: torch.Generator,
+    mark: Mark,
+) -> Iterator[Sweep]:
+    state, bounds, early, settling, over = place.state, [*place.bounds], place.early, place.settling, place.over
+    del place  # it would keep posteriors that are no longer needed
+    while not over and len(bounds) < max_iter:
         age = len(bounds)
         new = _revived_sweep(task, state, generator) if age % REVIVE_EVERY == 0 else None
         if new is None and early:
@@ -180,11 +213,11 @@ def _learn_part(
         settled = _gain([*bounds, state.bound], settling) < tol
         if (settled or stuck) and (new := _separated_sweep(task, state, tol)):
             state, settled, stuck, settling = new, False, False, age
-        new = None  # it would keep posteriors that are no longer needed
+        new = None  # as above
         bounds.append(state.bound)
+        over = settled or stuck
         yield state.sweep(converged=settled or (stuck and _promise(task, state) < WINDOW * tol))
-        if settled or stuck:
-            return
+        mark(Course(state, generator.get_state(), tuple(bounds), early, settling, over))
 
 
 def _promise(task: Task, state: State) -> float:

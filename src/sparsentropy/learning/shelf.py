@@ -62,6 +62,7 @@ class OnDemand(Sequence[AbstractPosterior]):
 
     batches: int
     find: Callable[[int], AbstractPosterior]
+    costly: bool = False  # whether they are found by inference
 
     def __len__(self) -> int:
         return self.batches
@@ -178,4 +179,4 @@ class _Nowhere(AbstractShelf):
     def kept(self, parameters: Parameters) -> Sequence[AbstractPosterior]:
         """See `AbstractShelf`."""
         del parameters
-        return OnDemand(self.count, self.again)
+        return OnDemand(self.count, self.again, costly=True)

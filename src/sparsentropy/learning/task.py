@@ -7,14 +7,12 @@ and the bound.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from torch import Tensor
-
-from sparsentropy.inference import AbstractSolver, Means
+from sparsentropy.inference import AbstractSolver, Inference, Means
 from sparsentropy.learning import em, quasi_newton
-from sparsentropy.learning.shelf import IN_MEMORY, Cache
+from sparsentropy.learning.shelf import IN_MEMORY, AbstractShelf, Cache
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
@@ -66,6 +64,7 @@ class State:
     posteriors: Sequence[AbstractPosterior]
     statistics: Statistics
     bound: float
+    found_at: Parameters  # at which the posteriors were found
     memory: quasi_newton.Memory = NOTHING
     iterations: int = WARM_ITERATIONS
 
@@ -105,22 +104,31 @@ class Task:
         effective = self.weights.apply(em.floored(parameters, self.unit))
         statistics, inference = None, self.solver.at(effective)
         if not self.cache.keeps:
-            start, iterations = None, max(iterations, COLD_ITERATIONS)
-
-        def found(x: Tensor, before: AbstractPosterior | None) -> AbstractPosterior:
-            return inference(x, start=before, max_iter=iterations, tol=0.0).posterior
-
-        shelf = self.cache.shelf(len(self.rows), lambda index: found(self.batch(index), None))
+            start, iterations = None, COLD_ITERATIONS
+        shelf = self.shelf(inference)
         for index, x in enumerate(self.rows.split(self.batch_size)):
-            posterior = found(x, None if start is None else start(index))
+            before = None if start is None else start(index)
+            posterior = inference(x, start=before, max_iter=iterations, tol=0.0).posterior
             part = Statistics.of(x, posterior, parameters)
             statistics = part if statistics is None else statistics + part
             shelf.put(posterior)
         assert statistics is not None, "the estimator refuses empty data"
         bound = float(entropy_elbo(statistics, parameters, self.weights))
         fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
-        return State(fitted, shelf.kept(effective), statistics, bound)
+        return State(fitted, shelf.kept(effective), statistics, bound, effective)
 
-    def batch(self, index: int) -> Tensor:
-        """One of the batches; those before it are read and dropped."""
-        return next(itertools.islice(self.rows.split(self.batch_size), index, None))
+    def shelf(self, inference: Inference) -> AbstractShelf:
+        """An empty one; where nothing is kept, posteriors of a batch are found again by going through those before."""
+
+        def again(index: int) -> AbstractPosterior:
+            x = next(itertools.islice(self.rows.split(self.batch_size), index, None))
+            return inference(x, max_iter=COLD_ITERATIONS, tol=0.0).posterior
+
+        return self.cache.shelf(len(self.rows), again)
+
+    def shelved(self, state: State) -> State:
+        """The same with its posteriors where they belong, if they came from elsewhere."""
+        shelf = self.shelf(self.solver.at(state.found_at))
+        for posterior in state.posteriors:
+            shelf.put(posterior)
+        return replace(state, posteriors=shelf.kept(state.found_at))

@@ -7,7 +7,7 @@ batches is written to a temporary file first, and is then like any other file.
 
 from sparsentropy.rows.abstract import AbstractRows, drawn
 from sparsentropy.rows.in_memory import InMemory, of
-from sparsentropy.rows.scratch import Scratch
+from sparsentropy.rows.scratch import Scratch, bytes_of
 from sparsentropy.rows.sources import AbstractSource, File, Mapped, Sliced, Without, is_stored, pieces, source_of
 from sparsentropy.rows.spool import batches_of, is_stream, spool
 from sparsentropy.rows.stored import MEMORY, Stored
@@ -26,6 +26,7 @@ __all__ = [
     "Survey",
     "Without",
     "batches_of",
+    "bytes_of",
     "drawn",
     "is_stored",
     "is_stream",

@@ -1,0 +1,239 @@
+"""Places of a run on the disk, from which it goes on as if nothing had happened.
+
+A checkpoint is two files. The large one has the posteriors, batch after batch; the small one has all else, and how
+long the large one is and what it adds up to. The large one is written first, each under another name until it has
+reached the disk, so a checkpoint is there as a whole or not at all. The last few are kept.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, BinaryIO, final
+
+import numpy as np
+import torch
+
+from sparsentropy import storage
+from sparsentropy.learning.course import Course
+from sparsentropy.learning.shelf import OnDemand
+from sparsentropy.packing import KINDS, LEFT_OUT, packed, unpacked
+from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.rows import bytes_of
+
+KEPT = 2
+KIND = "checkpoint"
+NAME = re.compile(r"checkpoint-(\d{8})\.safetensors")
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """Where a run is.
+
+    Parameters
+    ----------
+    course : Course
+        Where learning is.
+    done : dict
+        What the run has told so far: numbers, words, tensors, frozen values, and lists of these.
+    """
+
+    course: Course
+    done: dict[str, Any] = field(default_factory=dict)
+
+
+@final
+class Checkpoints:
+    """The checkpoints in a folder, which is this run's alone as long as it is open.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    every : float
+        Seconds between two checkpoints, at least.
+    identity : dict
+        What has to be the same in a run that goes on from here: numbers and words by name.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or written to, or another run is using it.
+    """
+
+    def __init__(self, folder: Path, every: float, identity: dict[str, Any]) -> None:
+        self.folder, self.every, self.identity = folder, every, identity
+        self.last = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise type(error)(f"{folder} cannot take checkpoints ({error.strerror}); give another folder") from None
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self.lock)
+            raise BlockingIOError(
+                f"{folder} has the checkpoints of a run that is going on; give another folder"
+            ) from None
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        os.close(self.lock)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.monotonic() - self.last >= self.every
+
+    def write(self, place: Place) -> Path:
+        """Write a checkpoint, and take away those that are too many.
+
+        Raises
+        ------
+        OSError
+            If the disk is full; the checkpoints before stay.
+        """
+        found = listed(self.folder)
+        number = int(NAME.fullmatch(found[-1].name)[1]) + 1 if found else 1  # pyright: ignore[reportOptionalSubscript]
+        path = self.folder / f"checkpoint-{number:08d}.safetensors"
+        arrays: dict[str, np.ndarray] = {}
+        with storage.replacing(_posteriors(path)) as file:
+            index, digest = _written(place.course.state.posteriors, file)
+            size = file.tell()
+        arrays["index"] = np.frombuffer(json.dumps(index).encode(), np.uint8)
+        done = {name: packed(value, arrays) for name, value in place.done.items()}
+        header = {"course": packed(place.course, arrays), "done": done, "identity": self.identity}
+        storage.save(path, arrays, header | {"posteriors": {"size": size, "sha256": digest}}, kind=KIND)
+        for old in listed(self.folder)[:-KEPT]:
+            old.unlink(missing_ok=True)  # first, so that none is without its posteriors
+            _posteriors(old).unlink(missing_ok=True)
+        self.last = time.monotonic()
+        return path
+
+    def newest(self, device: torch.device) -> Place | None:
+        """The place to go on from; None if there is none.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the newest checkpoint is damaged, or is one of another run.
+        """
+        found = listed(self.folder)
+        if not found:
+            return None
+        try:
+            return read(found[-1], self.identity, device)
+        except ValueError as error:
+            before = found[-2].name if len(found) > 1 else None
+            hint = f"; to go on from the one before it, {before}, remove {found[-1].name}" if before else ""
+            raise ValueError(f"{error}{hint}") from None
+
+
+def listed(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
+
+
+def read(path: Path, identity: dict[str, Any], device: torch.device) -> Place:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+    identity : dict
+        Of the run that goes on.
+    device : torch.device
+        Where its tensors go.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is missing, damaged, or one of another run.
+    """
+    arrays, header = storage.load(path, kind=KIND)
+    theirs = header.get("identity", {})
+    others = [name for name in identity if theirs.get(name) != identity[name]]
+    if others:
+        name = others[0]
+        raise ValueError(
+            f"{path} is of another run: its {name} is {theirs.get(name)!r}, and here it is {identity[name]!r}; "
+            "go on with the same data and settings, or give another folder"
+        )
+    try:
+        course = unpacked(header["course"], arrays, device)
+        done = {name: unpacked(value, arrays, device) for name, value in header["done"].items()}
+        index = json.loads(arrays["index"].tobytes())
+        posteriors = _opened(_posteriors(path), index, header["posteriors"], device)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint of this version ({error!r})") from None
+    return Place(replace(course, state=replace(course.state, posteriors=posteriors)), done)
+
+
+def _posteriors(path: Path) -> Path:
+    return path.with_suffix(".posteriors")
+
+
+def _written(posteriors: Sequence[AbstractPosterior], file: BinaryIO) -> tuple[list[Any], str]:
+    """For each batch its kind and where its tensors are, and the checksum of the file.
+
+    Of posteriors that a run finds anew whenever it needs them only the number is kept.
+    """
+    index, digest, position = [], hashlib.sha256(), 0
+    if isinstance(posteriors, OnDemand) and posteriors.costly:
+        return [["Diagonal", {}, {"mean": None, "variance": None}]] * len(posteriors), digest.hexdigest()
+    for q in posteriors:
+        places, rest = {}, {}
+        for name in (f.name for f in fields(q) if f.name not in LEFT_OUT):  # pyright: ignore[reportArgumentType]
+            value = getattr(q, name)
+            if not isinstance(value, torch.Tensor):
+                rest[name] = value
+                continue
+            array = np.ascontiguousarray(value.cpu().numpy())
+            places[name] = [position, array.dtype.name, *array.shape]
+            file.write(bytes_of(array))
+            digest.update(bytes_of(array))
+            position += array.nbytes
+        index.append([type(q).__name__, places, rest])
+    return index, digest.hexdigest()
+
+
+def _opened(path: Path, index: list[Any], expected: dict[str, Any], device: torch.device) -> OnDemand:
+    """The posteriors in a file, read when they are asked for."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}), which belongs to a checkpoint") from None
+    with file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+        if (size, digest) != (expected["size"], expected["sha256"]):
+            raise ValueError(f"{path} is damaged or cut short: it has not its checksum")
+        descriptor = os.dup(file.fileno())
+    return OnDemand(len(index), _Batches(descriptor, index, device))
+
+
+@final
+class _Batches:
+    """Finds a batch; the file is closed with this object."""
+
+    def __init__(self, descriptor: int, index: list[Any], device: torch.device) -> None:
+        self.descriptor, self.index, self.device = descriptor, index, device
+
+    def __call__(self, number: int) -> AbstractPosterior:
+        kind, places, rest = self.index[number]
+        values = {}
+        for name, (begin, dtype, *shape) in places.items():
+            array = np.empty(shape, np.dtype(dtype))
+            os.preadv(self.descriptor, [bytes_of(array)], begin)
+            values[name] = torch.from_numpy(array).to(self.device)
+        return KINDS[kind](**values, **rest)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
