@@ -34,6 +34,7 @@ PARTS = (
     "inpainting",
     "scaling",
     "stored",
+    "kills",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"

@@ -21,6 +21,7 @@ from sparsentropy.learning.task import Task
 from sparsentropy.objectives import PLAIN
 from sparsentropy.packing import packed, unpacked
 from sparsentropy.rows import of
+from test_cli import invoke
 
 BARS = make_bars(9000, noise_std=0.1, seed=0).data
 FEW = BARS[:600]
@@ -291,3 +292,32 @@ def test_a_place_knows_its_part_and_whether_it_is_ahead():
     ahead(found.append, lambda: 7)(course)
     assert (found[0].sizes, found[0].left, found[0].first, found[0].behind) == ((3, 9), 20, True, None)
     assert found[1].behind == 7
+
+
+def test_the_command_line_goes_on_from_a_checkpoint(tmp_path):
+    np.save(tmp_path / "x.npy", FEW)
+    call = [
+        "fit",
+        tmp_path / "x.npy",
+        "--components",
+        10,
+        "--max-iter",
+        6,
+        "--checkpoint",
+        tmp_path / "c",
+        "--every",
+        "0s",
+    ]
+    assert invoke(*call, "-o", tmp_path / "one").exit_code == 0
+    assert len(listed(tmp_path / "c")) == 2
+    refused = invoke(*call, "-o", tmp_path / "two")
+    assert refused.exit_code == 2
+    assert "holds checkpoints of an earlier run" in refused.stderr
+    assert not (tmp_path / "two").exists()
+    result = invoke(*call, "-o", tmp_path / "two", "--resume")
+    assert result.exit_code == 0, result.output
+    one, two = (SparseCoding.load(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    same(two, one)
+    assert two.checkpoint is None
+    for time in ("soon", "-3s", "5d"):
+        assert "--every must be a time such as 60s" in invoke(*call, "-o", tmp_path / "x", "--every", time).stderr

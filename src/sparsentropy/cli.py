@@ -21,6 +21,7 @@ from sparsentropy.options import (
     AnnealingKind,
     BatchSize,
     CacheIn,
+    CheckpointIn,
     Colour,
     Components,
     Data,
@@ -28,6 +29,7 @@ from sparsentropy.options import (
     Dtype,
     Encoder,
     EncoderKind,
+    Every,
     Force,
     HeldOut,
     Inference,
@@ -47,6 +49,7 @@ from sparsentropy.options import (
     Rank,
     Refine,
     RemoveMean,
+    Resume,
     RowOutput,
     Run,
     Seed,
@@ -56,6 +59,7 @@ from sparsentropy.options import (
     Whitening,
     argument,
     option,
+    seconds,
 )
 
 if TYPE_CHECKING:
@@ -165,6 +169,9 @@ def fit(
     tol: Tol = None,
     batch_size: BatchSize = None,
     cache: CacheIn = None,
+    checkpoint: CheckpointIn = None,
+    every: Every = "60s",
+    resume: Resume = False,
     n_init: NInit = 1,
     seed: Seed = 0,
     dtype: Precision = Dtype.AUTO,
@@ -182,7 +189,7 @@ def fit(
 
     Example: [bold]sparsentropy fit table.csv --out runs/table --components 20 --posterior full[/bold]
 
-    Example: [bold]sparsentropy fit rows.npy --out runs/rows --cache /scratch[/bold]
+    Example: [bold]sparsentropy fit rows.npy --out runs/rows --checkpoint ckpt --every 10m --resume[/bold]
     """
     from sparsentropy import runs
     from sparsentropy.preparation import Preparation
@@ -196,6 +203,7 @@ def fit(
     wish |= {"inference": inference.value, "encoder": encoder.value, "refine": refine}
     wish |= {"tol": tol, "batch_size": batch_size, "cache": cache, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
+    wish |= {"checkpoint": checkpoint, "checkpoint_every": seconds(every), "resume": resume}
     wish |= {"annealing": None if annealing is Annealing.NONE else annealing.value}
     _learn(rows, preparation, out, wish, title=data.resolve().name, held_out=held_out)
 
@@ -370,7 +378,7 @@ def _fit(model: "SparseCoding", rows: Any) -> float:
     with warnings.catch_warnings(record=True) as caught, progress.shown(terminal.console(), len(rows)) as callback:
         warnings.simplefilter("default")
         model.set_params(callback=callback).fit(rows)
-    model.set_params(callback=None)
+    model.set_params(callback=None, checkpoint=None, resume=False)  # what comes after has nothing to go on from
     if model.interrupted_:
         terminal.say("stopped by hand; keeping the best state so far")
     for warning in caught:
@@ -382,7 +390,8 @@ def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, An
     """Collect what was asked for: the model first, then the data, then the rest."""
     first = {"n_components": model.n_components, "posterior": model.posterior}
     steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
-    hidden = {"callback", "verbose"} | (set() if model.posterior == "low-rank" else {"rank"})
+    hidden = {"callback", "verbose", "cache", "checkpoint", "checkpoint_every", "resume"}
+    hidden |= set() if model.posterior == "low-rank" else {"rank"}
     hidden |= set() if model.inference == "amortized" else {"encoder", "refine"}
     return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}
 

@@ -4,6 +4,7 @@ Nothing here computes or imports what takes long. A word that is no choice, or a
 before a command begins.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +70,28 @@ def number(text: str, panel: str, least: float, default: str | None = None, **mo
     return option(text, panel=panel, metavar="N", min=least, show_default=default or True, **more)
 
 
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str) -> float:
+    """A time as people write it, in seconds.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+
+    Examples
+    --------
+    >>> seconds("90"), seconds("1.5m"), seconds("2h")
+    (90.0, 90.0, 7200.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smh]?)", text.strip())
+    if found is None:
+        raise ValueError(f"--every must be a time such as 60s, 10m or 1.5h; got {text!r}")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
 def argument(name: str, text: str) -> Any:
     """What has to be given."""
     return typer.Argument(metavar=name, help=text)
@@ -120,6 +143,12 @@ CacheIn = Annotated[
         show_default="automatic",
     ),
 ]
+CheckpointIn = Annotated[
+    Path | None,
+    option("Folder for checkpoints, from which a run that was stopped goes on.", "--checkpoint", panel=MACHINE),
+]
+Every = Annotated[str, option("Time between checkpoints: 60s, 10m, 1.5h.", "--every", panel=MACHINE, metavar="TIME")]
+Resume = Annotated[bool, option("Go on from the newest checkpoint, if there is any.", "--resume", panel=MACHINE)]
 NInit = Annotated[int, number("Random starts, of which the best is kept.", LEARNING, 1)]
 Seed = Annotated[int, number("Seed: the same seed gives the same result.", LEARNING, 0)]
 Precision = Annotated[Dtype, option("Precision.", panel=MACHINE)]
