@@ -14,9 +14,10 @@ import torch
 from sparsentropy import SparseCoding, storage
 from sparsentropy.checkpoints import Checkpoints, Place, listed
 from sparsentropy.datasets import make_bars
-from sparsentropy.inference import FullSolver
+from sparsentropy.inference import DiagonalSolver, FullSolver
 from sparsentropy.learning import Sweep, random_starts
 from sparsentropy.learning.course import Course, ahead, among
+from sparsentropy.learning.shelf import Cache
 from sparsentropy.learning.task import Task
 from sparsentropy.objectives import PLAIN
 from sparsentropy.packing import packed, unpacked
@@ -321,3 +322,24 @@ def test_the_command_line_goes_on_from_a_checkpoint(tmp_path):
     assert two.checkpoint is None
     for time in ("soon", "-3s", "5d"):
         assert "--every must be a time such as 60s" in invoke(*call, "-o", tmp_path / "x", "--every", time).stderr
+
+
+@pytest.mark.parametrize(
+    "cache", [Cache(), Cache(lean=True), Cache("disk"), Cache("disk", lean=True), Cache("none")], ids=str
+)
+def test_posteriors_that_come_back_go_where_they_belong(cache, tmp_path):
+    x = torch.from_numpy(FEW)
+    start = random_starts(x, 6, torch.Generator().manual_seed(0))[0]
+    task = Task(of(x), DiagonalSolver(), 250, 1.0, PLAIN, cache)
+    state = task.expect(start, None, 20)
+    checkpoints = Checkpoints(tmp_path, 0.0, {})
+    path = checkpoints.write(Place(Course(state, torch.Generator().get_state(), (1.0,))))
+    kept = path.with_suffix(".posteriors").stat().st_size
+    assert kept == (2 * x.shape[0] * 6 * 8 if cache.keeps else 0)
+    back = task.shelved(checkpoints.newest(CPU).course.state)
+    checkpoints.close()
+    assert type(back.posteriors) is type(state.posteriors)
+    assert len(back.posteriors) == len(state.posteriors) == 3
+    for one, other in zip(back.posteriors, state.posteriors, strict=True):
+        assert torch.equal(one.mean, other.mean)
+        assert torch.equal(one.variance, other.variance)

@@ -12,7 +12,8 @@ so the bounds that are reported for a given part only ever rise.
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -98,53 +99,81 @@ def learn(
     Sweep
     """
     data, first = rows.of(x), starts[0]
-    solver, unit = for_data(solver, data), data.root_mean_square()
     # A part is held in memory, with its posteriors before and after a sweep
     sizes = _parts(len(data), data.affordable(first.d + 4 * first.h), first.h, first.d)
-    nearby = replace(cache, place="memory")
     order = drawn(len(data), max(CONTEST_ROWS, *sizes[:-1], 0), generator)
+    plan = _Plan(data, order, for_data(solver, data), batch_size, data.root_mean_square(), weights, cache)
     here = resume if resume is not None and resume.behind is None else None
     if here is not None:
         starts, sizes, max_iter = [here.state.parameters], list(here.sizes), here.left
         generator.set_state(here.random)
-    elif max_iter > 1 and (forerunner := solver.forerunner(first.h)):
+    elif max_iter > 1 and (forerunner := plan.solver.forerunner(first.h)):
         options = {"tol": tol, "batch_size": batch_size, "generator": generator, "weights": weights}
-        options |= {"max_iter": max_iter // 2, "cache": cache, "schedule": schedule}
-        sweep = None
-        if resume is not None and resume.behind is not None:
-            options["resume"] = replace(resume, behind=None)
-            sweep, max_iter = resume.state.sweep(), resume.behind
-        behind = ahead(mark, lambda: max_iter)
-        for sweep in learn(data, starts, forerunner, mark=behind, **options):
-            max_iter -= sweep.rows == len(data)
-            yield replace(sweep, converged=False, annealed=True)
-        if sweep is not None and _uses_all(sweep):
-            starts, sizes, schedule = [sweep.parameters], sizes[-1:], None
-    parameters, begins = starts[0], here is None or here.first
+        options |= {"cache": cache, "schedule": schedule}
+        last, max_iter = yield from _ahead(data, starts, forerunner, max_iter, resume, mark, options)
+        if last is not None and _uses_all(last):
+            starts, sizes, schedule = [last.parameters], sizes[-1:], None
     resume = None  # it keeps posteriors that are soon no longer needed
+    parameters, begins = starts[0], here is None or here.first
     if len(starts) > 1:
-        contest = Task(rows.of(data.take(order[:CONTEST_ROWS])), solver, batch_size, unit, weights, nearby)
-        parameters = _best(starts, contest)
+        parameters = _best(starts, plan.task(CONTEST_ROWS, whole=False))
     for number, size in enumerate(sizes):
         whole = size == len(data)
-        part = data if whole else rows.of(data.take(order[:size]))
-        task = Task(part, solver, batch_size, unit, weights, cache if whole else nearby)
+        task, told = plan.task(size, whole=whole), among(mark, sizes[number:], max_iter, first=begins)
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / size)
-        place = (
-            here if here is not None else (yield from _first_sweeps(task, parameters, max_iter, schedule, generator))
-        )
-        told = among(mark, sizes[number:], max_iter, first=begins)
-        if place is None:
+        if here is None:
             place = yield from _first_sweeps(task, parameters, max_iter, schedule, generator)
             told(place)
+        else:
+            place = replace(here, state=task.shelved(here.state))
         parameters = place.state.parameters
         sweeps = _learn_part(task, place, max_iter, enough, first=begins, generator=generator, mark=told)
         here, place, schedule, begins = None, None, None, False
         for sweep in sweeps:
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
+
+
+@final
+@dataclass(frozen=True)
+class _Plan:
+    """All data, their random order, and how posteriors are found."""
+
+    data: AbstractRows
+    order: Tensor
+    solver: AbstractSolver
+    batch_size: int
+    unit: float
+    weights: Weights
+    cache: Cache
+
+    def task(self, size: int, *, whole: bool) -> Task:
+        """All data, or so many of them."""
+        part = self.data if whole else rows.of(self.data.take(self.order[:size]))
+        cache = self.cache if whole else replace(self.cache, place="memory")
+        return Task(part, self.solver, self.batch_size, self.unit, self.weights, cache)
+
+
+def _ahead(
+    data: AbstractRows,
+    starts: Sequence[Parameters],
+    forerunner: AbstractSolver,
+    max_iter: int,
+    resume: Course | None,
+    mark: Mark,
+    options: dict[str, Any],
+) -> Generator[Sweep, None, tuple[Sweep | None, int]]:
+    """Learning with simpler posteriors; its last sweep, and how many sweeps over all data are left."""
+    last, place, left = None, None, max_iter
+    if resume is not None and resume.behind is not None:
+        last, place, left = resume.state.sweep(), replace(resume, behind=None), resume.behind
+    behind = ahead(mark, lambda: left)
+    for last in learn(data, starts, forerunner, max_iter=max_iter // 2, resume=place, mark=behind, **options):
+        left -= last.rows == len(data)
+        yield replace(last, converged=False, annealed=True)
+    return last, left
 
 
 def _uses_all(sweep: Sweep) -> bool:
