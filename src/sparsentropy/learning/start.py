@@ -88,10 +88,11 @@ def second_moment(x: Tensor | AbstractRows) -> Tensor:
 def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator) -> Tensor:
     """What the mean of x xᵀ (d, d) would be without gaps: the most likely covariance of Gaussian data.
 
-    Found by EM (Dempster, Laird and Rubin, JRSS B 1977, section 4.1.3): with A_n the inverse of the covariance C of
-    what is known of a data point, zero elsewhere, a gap takes the mean C A_n x_n and the covariance C − C A_n C. Each
-    iteration inverts a matrix for every data point, so a random part of them serves; where even that would be too few,
-    the moments of pairs do. Unlike those it does not leave directions without data what sampling makes of them.
+    Found by EM (Dempster, Laird and Rubin, JRSS B 1977, section 4.1.3): with K the inverse of the covariance C and m
+    the gaps of a data point, these have the covariance (K_mm)⁻¹ and the mean −(K_mm)⁻¹ K_mo x_o. (As the difference
+    C_mm − C_mo (C_oo)⁻¹ C_om the covariance would lose all its digits where data lie in a subspace.) Each iteration
+    inverts a matrix for every data point, so a random part of them serves; where even that would be too few, the
+    moments of pairs do. Unlike those it does not leave directions without data what sampling makes of them.
     """
     data = rows.of(x)
     pairs, (n, d) = second_moment(data), data.shape
@@ -103,13 +104,13 @@ def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator
     C = torch.diag(pairs.diagonal()) + ridge
     for _ in range(EM_ITERATIONS):
         before, total = C, torch.zeros_like(C)
+        K = torch.cholesky_inverse(torch.linalg.cholesky(C))
         for part in x.double().split(max(1, EM_CHUNK // d**2)):
-            seen = (~part.isnan()).to(C)
-            both = seen.unsqueeze(2) * seen.unsqueeze(1)
-            known = both * C + torch.diag_embed(1 - seen)
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(known)) * both
-            mean = (inverse @ part.nan_to_num(0.0).unsqueeze(2)).squeeze(2) @ C
-            total += mean.T @ mean + len(part) * C - C @ inverse.sum(0) @ C
+            gaps, values = part.isnan().to(C), part.nan_to_num(0.0)
+            both = gaps.unsqueeze(2) * gaps.unsqueeze(1)
+            spread = torch.cholesky_inverse(torch.linalg.cholesky(both * K + torch.diag_embed(1 - gaps))) * both
+            mean = values - (spread @ (values @ K * gaps).unsqueeze(2)).squeeze(2)
+            total += mean.T @ mean + spread.sum(0)
         C = total / len(x) + ridge
         if (C - before).norm() < EM_ENOUGH * C.norm():
             break
