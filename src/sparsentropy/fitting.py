@@ -249,20 +249,20 @@ def _one_start(
     record = _Record(watch) if place is None else _Record.of(watch, place.done["record"])
     kept = {} if mark is None else {"mark": partial(mark, record), "resume": place and place.course}
     place = None  # it keeps posteriors that are soon no longer needed
-    sweeps = _learning(solver)(
-        x,
-        random_starts(x, settings.n_components, generator),
-        solver,
-        max_iter=settings.max_iter,
-        tol=settings.tol,
-        batch_size=settings.batch_size,
-        generator=generator,
-        schedule=settings.annealing,
-        cache=settings.cache,
-        **kept,
-    )
-    kept.clear()
     try:
+        sweeps = _learning(solver)(
+            x,
+            random_starts(x, settings.n_components, generator),
+            solver,
+            max_iter=settings.max_iter,
+            tol=settings.tol,
+            batch_size=settings.batch_size,
+            generator=generator,
+            schedule=settings.annealing,
+            cache=settings.cache,
+            **kept,
+        )
+        kept.clear()
         for sweep in sweeps:
             record.add(sweep, whole=sweep.rows == len(x))
             if report(sweep):
