@@ -514,6 +514,23 @@ def test_atoms_are_not_started_anew_where_rounding_is_all_that_is_missed():
     assert (revived.dictionary != parameters.dictionary).any(0).sum() == 1
 
 
+@pytest.mark.parametrize("beyond", [0.0, 1e-8, 1e-7])
+def test_codes_that_go_together_have_a_least_squares_dictionary(beyond):
+    """Found by made-up data: two rows that are the same, in float32, whose rounding took a correlation beyond 1."""
+    second_moment = torch.tensor([[1.0, 1.0 + beyond], [1.0 + beyond, 1.0]], dtype=torch.float64)
+    W = em.solved(torch.ones(3, 2, dtype=torch.float64), second_moment)
+    torch.testing.assert_close(W.sum(1), torch.ones(3, dtype=torch.float64), rtol=1e-3, atol=0)
+
+
+def test_two_rows_that_are_the_same_are_learned_from():
+    x = torch.tensor([[0.12573022, -0.13210486, 0.64042264]] * 2)
+    draw = torch.Generator().manual_seed(0)
+    for sweep in learn(
+        x, random_starts(x, 2, draw), DiagonalSolver(), max_iter=3, tol=0.0, batch_size=9, generator=draw
+    ):
+        assert np.isfinite(sweep.lower_bound)
+
+
 def test_learning_with_means_alone_takes_the_same_way():
     x = torch.from_numpy(make_bars(400, noise_std=0.1, seed=1).data)
     for h in (6, 10, 30):

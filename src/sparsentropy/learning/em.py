@@ -17,6 +17,7 @@ from sparsentropy.objectives import PLAIN, Statistics, Weights
 
 OFF, NARROW = 1e-2, 0.1  # usage and λ|w|/σ below which an atom is off
 AWAY = 1e3  # σ/(λ|w|) that it is given
+JITTERS, LARGEST_JITTER = (1e-12, 1e-9, 1e-6), 1e-3
 PASSES = 3
 """Rounds over the atoms in one column-wise update; each round raises the bound."""
 
@@ -74,8 +75,13 @@ def correlation_factor(second_moment: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factor L of a second moment S scaled to unit diagonal, S = D L Lᵀ D, and the diagonal of D (h,)."""
     scale = second_moment.diagonal().sqrt()
     correlation = second_moment / scale / scale[:, None]
-    jitter = 1e-12 * torch.eye(correlation.shape[0], dtype=correlation.dtype, device=correlation.device)
-    return torch.linalg.cholesky(correlation + jitter), scale
+    eye = torch.eye(correlation.shape[0], dtype=correlation.dtype, device=correlation.device)
+    for jitter in JITTERS:
+        factor, failed = torch.linalg.cholesky_ex(correlation + jitter * eye)
+        if not bool(failed):
+            return factor, scale
+    # Two codes go together, and float32 has rounded what is between them
+    return torch.linalg.cholesky(correlation + LARGEST_JITTER * eye), scale
 
 
 def columnwise(statistics: Statistics, dictionary: Tensor) -> Tensor:
