@@ -24,7 +24,7 @@ from sparsentropy.learning.course import Course
 from sparsentropy.learning.shelf import OnDemand
 from sparsentropy.packing import KINDS, LEFT_OUT, packed, unpacked
 from sparsentropy.posteriors import AbstractPosterior
-from sparsentropy.rows import bytes_of
+from sparsentropy.rows import bytes_of, read_at
 
 KEPT = 2
 KIND = "checkpoint"
@@ -230,8 +230,7 @@ class _Batches:
         kind, places, rest = self.index[number]
         values = {}
         for name, (begin, dtype, *shape) in places.items():
-            array = np.empty(shape, np.dtype(dtype))
-            os.preadv(self.descriptor, [bytes_of(array)], begin)
+            array = read_at(self.descriptor, begin, tuple(shape), np.dtype(dtype))
             values[name] = torch.from_numpy(array).to(self.device)
         return KINDS[kind](**values, **rest)
 

@@ -244,7 +244,7 @@ def _one_start(
     generator = torch.Generator().manual_seed(seed)
     interrupted, watch = False, None
     if aside := held_out_rows(len(x), settings.validation_fraction):
-        chosen = drawn(len(x), aside, generator)[:aside]
+        chosen = drawn(len(x), aside, generator)
         watch, x = _HeldOut(x.take(chosen), solver, settings.tol), x.without(chosen)
     record = _Record(watch) if place is None else _Record.of(watch, place.done["record"])
     kept = {} if mark is None else {"mark": partial(mark, record), "resume": place and place.course}

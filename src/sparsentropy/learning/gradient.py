@@ -137,7 +137,7 @@ def _following(
     independent = Encoder(encoder.network, DiagonalHead())
     options: dict[str, Any] = {"tol": settings.tol, "batch_size": settings.batch_size, "generator": settings.generator}
     options |= {"schedule": settings.schedule, "cache": settings.cache, "max_iter": max(1, settings.max_iter - 1)}
-    x = data.take(drawn(len(data), TRAINING_ROWS, settings.generator)[:TRAINING_ROWS])
+    x = data.take(drawn(len(data), TRAINING_ROWS, settings.generator))
     try:
         for sweep in learn(data, starts, AmortizedSolver(independent, DiagonalSolver(), solver.refine), **options):
             last = sweep

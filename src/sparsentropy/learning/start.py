@@ -99,7 +99,7 @@ def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator
     most = min(data.affordable(4 * d), int(EM_WORK / d**3))
     if most < EM_LEAST * d and most < n:
         return pairs
-    x = data.take(drawn(n, most, generator)[:most] if most < n else torch.arange(n))
+    x = data.take(drawn(n, most, generator) if most < n else torch.arange(n))
     ridge = EM_RIDGE * pairs.diagonal().mean() * torch.eye(d).to(pairs)  # where a value never varies, too
     C = torch.diag(pairs.diagonal()) + ridge
     for _ in range(EM_ITERATIONS):

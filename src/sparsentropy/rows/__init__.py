@@ -7,7 +7,7 @@ batches is written to a temporary file first, and is then like any other file.
 
 from sparsentropy.rows.abstract import AbstractRows, drawn
 from sparsentropy.rows.in_memory import InMemory, of
-from sparsentropy.rows.scratch import Scratch, bytes_of
+from sparsentropy.rows.scratch import Scratch, bytes_of, read_at
 from sparsentropy.rows.sources import AbstractSource, File, Mapped, Sliced, Without, is_stored, pieces, source_of
 from sparsentropy.rows.spool import batches_of, is_stream, spool
 from sparsentropy.rows.stored import MEMORY, Stored
@@ -32,6 +32,7 @@ __all__ = [
     "is_stream",
     "of",
     "pieces",
+    "read_at",
     "source_of",
     "spool",
 ]

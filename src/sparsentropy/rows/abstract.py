@@ -62,9 +62,9 @@ class AbstractRows(ABC):
 
 
 def drawn(n: int, most: int, generator: torch.Generator) -> Tensor:
-    """Numbers of rows below n, in random order and without repeats: all of them, or `most` where n is very large."""
+    """Numbers of rows below n, in random order and without repeats, `most` at most."""
     if n <= LISTED:
-        return torch.randperm(n, generator=generator, device=generator.device)
+        return torch.randperm(n, generator=generator, device=generator.device)[:most]
     found = torch.zeros(0, dtype=torch.int64, device=generator.device)
     while len(found) < most:
         more = torch.randint(n, (most,), generator=generator, device=generator.device)

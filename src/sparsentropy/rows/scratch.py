@@ -14,6 +14,26 @@ def bytes_of(array: NDArray[Any]) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
+def read_at(descriptor: int, begin: int, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
+    """Numbers that lie in an open file from a byte on.
+
+    Raises
+    ------
+    EOFError
+        If the file ends before they do.
+    OSError
+        If it cannot be read.
+    """
+    found = np.empty(shape, dtype)
+    rest = bytes_of(found)
+    while len(rest):  # one call may read less than it was asked for
+        count = os.preadv(descriptor, [rest], begin)
+        if count == 0:
+            raise EOFError("the file ends too early")
+        rest, begin = rest[count:], begin + count
+    return found
+
+
 @final
 class Scratch:
     """Numbers that are written one after the other, and read again from where they lie.
@@ -66,12 +86,7 @@ class Scratch:
 
     def read(self, begin: int, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
         """Numbers that were written."""
-        found = np.empty(shape, dtype)
-        rest = bytes_of(found)
-        while len(rest):
-            count = os.preadv(self.number, [rest], begin)
-            rest, begin = rest[count:], begin + count
-        return found
+        return read_at(self.number, begin, shape, dtype)
 
     def descriptor(self) -> int:
         """One more of the open file, which may outlive this object."""

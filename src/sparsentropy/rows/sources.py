@@ -16,7 +16,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsentropy.rows.scratch import bytes_of
+from sparsentropy.rows.scratch import read_at
 
 NEAR = 16  # rows between two that are read in one piece with what lies between
 
@@ -86,20 +86,16 @@ class File(AbstractSource):
 
     def read(self, begin: int, end: int) -> NDArray[Any]:
         """See `AbstractSource`."""
-        found = np.empty((end - begin, self.shape[1]), self.dtype)
-        rest, at = bytes_of(found), self.offset + begin * self._row
-        while len(rest):
-            try:
-                count = os.preadv(self.descriptor, [rest], at)
-            except OSError as error:
-                raise type(error)(f"{self.name} cannot be read any more ({error.strerror})") from None
-            if count == 0:
-                raise ValueError(
-                    f"{self.name} ends before row {end:,} of {self.shape[0]:,}: it was cut short while it was read, "
-                    "or is not whole; do not change it while a model learns from it"
-                )
-            rest, at = rest[count:], at + count
-        return found
+        try:
+            at = self.offset + begin * self._row
+            return read_at(self.descriptor, at, (end - begin, self.shape[1]), self.dtype)
+        except OSError as error:
+            raise type(error)(f"{self.name} cannot be read any more ({error.strerror})") from None
+        except EOFError:
+            raise ValueError(
+                f"{self.name} ends before row {end:,} of {self.shape[0]:,}: it was cut short while it was read, "
+                "or is not whole; do not change it while a model learns from it"
+            ) from None
 
     @property
     def _row(self) -> int:
