@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.team import AbstractTeam
 
 
 @final
@@ -147,6 +148,12 @@ class Statistics:
 
     def __add__(self, other: "Statistics") -> "Statistics":
         return Statistics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def pooled(self, team: AbstractTeam) -> "Statistics":
+        """Of the data of all processes of a team."""
+        names = [f.name for f in fields(self)]
+        total = team.sum(*(getattr(self, name) for name in names))
+        return Statistics(**dict(zip(names, total, strict=True)))
 
     def __mul__(self, weight: float) -> "Statistics":
         """Forgetting: the same sums as if every data point counted `weight` times."""

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 
 from sparsentropy import fitting, inputs, rows
-from sparsentropy.estimator import places
+from sparsentropy.estimator import places, sharing
 from sparsentropy.estimator.fitted import AbstractFitted, numpy_of
 from sparsentropy.inference import (
     AbstractSolver,
@@ -30,6 +30,7 @@ from sparsentropy.inference import (
 )
 from sparsentropy.learning import Cache, Schedule
 from sparsentropy.rows import AbstractRows, AbstractSource, InMemory, Stored, Survey
+from sparsentropy.team import AbstractTeam
 
 BATCH_ROWS = 1024  # then the arrays of a batch stay in a processor cache
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
@@ -89,6 +90,10 @@ class SparseCoding(AbstractFitted):
     resume : bool, default=False
         Whether `fit` goes on from the newest of them, if there is any. The result is bit by bit that of a run that was
         never stopped, on the same machine with the same number of threads.
+    distributed : {'same', 'own'} or None, default=None
+        With several processes, which torchrun has started: whether all are given the same data and each learns from its
+        share of the rows, or each is given rows of its own. The model is the same in all of them, and up to rounding
+        that of one process with all rows. None: this process learns alone.
     random_state : int, RandomState or None, default=None
         Seed.
     device : str, default='auto'
@@ -166,6 +171,7 @@ class SparseCoding(AbstractFitted):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 60.0,
         resume: bool = False,
+        distributed: str | None = None,
         random_state: Any = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -189,6 +195,7 @@ class SparseCoding(AbstractFitted):
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
         self.resume = resume
+        self.distributed = distributed
         self.random_state = random_state
         self.device = device
         self.dtype = dtype
@@ -226,7 +233,7 @@ class SparseCoding(AbstractFitted):
         del y
         with inputs.unchanged_on_failure(self):
             self._from_scratch(X, self.max_iter, self.validation_fraction)
-        if not self.converged_ and not self.interrupted_:
+        if not self.converged_ and not self.interrupted_ and sharing.team_of(self.distributed).rank == 0:
             warnings.warn(fitting.unfinished(self.n_iter_, self.max_iter, self.tol), ConvergenceWarning, stacklevel=2)
         return self
 
@@ -256,9 +263,13 @@ class SparseCoding(AbstractFitted):
             return self._next_part(X) if hasattr(self, "components_") else self._from_scratch(X, FIRST_BATCH_SWEEPS)
 
     def _next_part(self, X: Any) -> Self:
-        solver, x, unit = self._solver(), self._scaled_data(X), self.data_scale_
+        team, unit, seen = sharing.team_of(self.distributed), self.data_scale_, self.n_samples_seen_
+        with team.together():
+            solver, x = self._solver(), self._scaled_data(X)
+            own = sharing.share(len(x), team, self.distributed, batch=1)
+            x = x[own.start : own.stop]
         past = self._statistics.to(x.device)
-        sweep = fitting.next_of_stream(x, solver, self._parameters(x.dtype, x.device), past, self.n_samples_seen_)
+        sweep = fitting.next_of_stream(x, solver, self._parameters(x.dtype, x.device), past, seen, team)
         last = fitting.Outcome(sweep, [sweep.lower_bound], [float(sweep.parameters.noise_variance)], False).in_units(
             unit
         )
@@ -269,7 +280,8 @@ class SparseCoding(AbstractFitted):
             held_out=list(self.held_out_bounds_),
             solver=solver,
         )
-        self._keep(outcome, unit, seen=self.n_samples_seen_ + x.shape[0])
+        (rows_here,) = team.sum(torch.tensor(len(x)))
+        self._keep(outcome, unit, seen=seen + int(rows_here))
         return self
 
     def _iterative(self) -> AbstractSolver:
@@ -302,24 +314,36 @@ class SparseCoding(AbstractFitted):
 
     def _training_data(self, X: Any, aside: float) -> tuple[AbstractRows, float]:
         """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
-        source = self._source(X)
+        team, device = sharing.team_of(self.distributed), inputs.resolve_device(self.device)
+        with team.together():
+            self._iterative()
+            batch = inputs.check_batch_size(self.batch_size) or BATCH_ROWS
+            given, dtype = self._given(X, team)
+            own = sharing.share(len(given), team, self.distributed, batch)
+            survey = sharing.survey_of(given, own)
+        survey = sharing.pooled(survey, dtype, team)
+        with team.together():
+            if not isinstance(given, torch.Tensor):  # which was checked before it got this type
+                inputs.check_finite(survey)
+            unit = self._unit(survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
+        if isinstance(given, torch.Tensor):
+            mine = given[own.start : own.stop]
+            x = InMemory(mine if unit == 1.0 else mine / unit)  # without a copy where it is the same
+            given = rows.Sliced(numpy_of(given))
+        else:
+            x = Stored(given, dtype, device, unit, survey).between(own.start, own.stop)
+        everything = Stored(given, dtype, device, unit, survey) if self.distributed == "same" else None
+        return sharing.shared(x, everything, own, team, survey.root_mean_square / unit, survey.has_gaps, batch), unit
+
+    def _given(self, X: Any, team: AbstractTeam) -> tuple[torch.Tensor | AbstractSource, torch.dtype]:
+        """Data that were given to this process, and the type in which they are learned from."""
+        source = sharing.source_of(X, team, self.distributed, inputs.check_cache(self.cache)[1])
         if source is None:
             x = self._data(X, reset=True)
-            unit = self._unit(Survey.of(numpy_of(x)), numpy_of(x).dtype, aside)
-            return InMemory(x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
+            return x, x.dtype
         like: Any = np.empty((1, source.shape[1]))
         validate_data(self, like, reset=True, skip_check_array=True)
-        dtype, device = inputs.resolve_dtype(self.dtype, source.dtype), inputs.resolve_device(self.device)
-        survey = Survey.over(rows.pieces(source))
-        inputs.check_finite(survey)
-        unit = self._unit(survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
-        return Stored(source, dtype, device, unit, survey), unit
-
-    def _source(self, X: Any) -> AbstractSource | None:
-        """Data that are read from where they are; of what comes in batches a temporary copy is made."""
-        if rows.is_stored(X):
-            return rows.source_of(X)
-        return rows.spool(rows.batches_of(X), inputs.check_cache(self.cache)[1]) if rows.is_stream(X) else None
+        return source, inputs.resolve_dtype(self.dtype, source.dtype)
 
     def _unit(self, survey: Survey, dtype: np.dtype, aside: float) -> float:
         """The power of two, if data can be learned from."""
@@ -332,15 +356,14 @@ class SparseCoding(AbstractFitted):
         place, folder = inputs.check_cache(self.cache)
         h, lean = self.n_components, self.low_memory
         numbers = {"diagonal": h if lean else 2 * h, "low-rank": (2 + self.rank) * h, "full": 3 * h + 1}[self.posterior]
-        size = len(x) * numbers * x.dtype.itemsize
         if place == "auto":
-            place = "disk" if isinstance(x, Stored) and size > rows.MEMORY else "memory"
+            place = "disk" if x.here > x.affordable(numbers) else "memory"
         if place == "disk":
-            inputs.check_space(folder, 2 * size)  # those before a sweep, and those after it
+            with x.team.together():  # those before a sweep, and those after it
+                inputs.check_space(folder, 2 * x.here * numbers * x.dtype.itemsize)
         return Cache(place, folder, lean)
 
     def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0) -> Self:
-        self._iterative()
         x, unit = self._training_data(X, aside)
         settings = fitting.Settings(
             n_components=self.n_components,
@@ -370,7 +393,7 @@ class SparseCoding(AbstractFitted):
 
     def _tell(self, progress: fitting.Progress) -> bool:
         """Report a sweep to the user; True when the user wants to stop."""
-        if self.verbose:
+        if self.verbose and sharing.team_of(self.distributed).rank == 0:
             print(progress)
         return self.callback is not None and bool(self.callback(progress))
 
