@@ -34,6 +34,7 @@ PARTS = (
     "inpainting",
     "scaling",
     "stored",
+    "together",
     "kills",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -324,7 +324,7 @@ class TestWholeFits:
         def work(members):
             self.local.team = members
             try:
-                SparseCoding(10, **options).fit(give(members))
+                SparseCoding(10, random_state=0, **options).fit(give(members))
             except (ValueError, TypeError, ElsewhereError) as error:
                 said[members.rank] = str(error)
 
@@ -361,6 +361,46 @@ class TestWholeFits:
     def test_fewer_rows_than_processes_are_refused(self):
         for words in self.refused(3, lambda _: BARS[:2], distributed="same"):
             assert "fewer than the 3 processes" in words
+
+    KEPT = {"distributed": "same", "max_iter": 6, "tol": 0.0, "batch_size": 64}  # noqa: RUF012
+
+    def stopped(self, folder):
+        """The last checkpoints of two threads that were stopped at their fifth sweep."""
+        options = self.KEPT | {"checkpoint": folder, "checkpoint_every": 0}
+        self.fit(2, lambda _: BARS, callback=lambda told: told.sweep == 5, **options)
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+        assert names == [f"checkpoint-{n:08d}{of}.safetensors" for n in (3, 4) for of in (".1", "")]
+        return options | {"resume": True}
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    @pytest.mark.parametrize("lost", [None, "checkpoint-00000004.1.safetensors", "checkpoint-00000004.safetensors"])
+    def test_all_go_on_from_the_last_checkpoint_that_each_has(self, lost, tmp_path):
+        options = self.stopped(tmp_path)
+        if lost is not None:
+            (tmp_path / lost).unlink()
+        models = self.fit(2, lambda _: BARS, **options)
+        for model, wanted in zip(models, self.fit(2, lambda _: BARS, **self.KEPT), strict=True):
+            np.testing.assert_array_equal(model.components_, wanted.components_)
+            np.testing.assert_array_equal(model.lower_bounds_, wanted.lower_bounds_)
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    def test_a_process_without_its_checkpoints_is_named(self, tmp_path):
+        options = self.stopped(tmp_path)
+        for path in tmp_path.glob("*.1.safetensors"):
+            path.unlink()
+        before = sorted(tmp_path.iterdir())
+        for words in self.refused(2, lambda _: BARS, **options):
+            assert "process 1 of 2 finds no checkpoints of its own" in words
+        assert sorted(tmp_path.iterdir()) == before
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    def test_a_damaged_checkpoint_of_one_is_told_by_all(self, tmp_path):
+        options = self.stopped(tmp_path)
+        path = tmp_path / "checkpoint-00000004.1.posteriors"
+        path.write_bytes(path.read_bytes()[:-1])
+        first, second = self.refused(2, lambda _: BARS, **options)
+        assert "is damaged or cut short" in second
+        assert first == f"process 1 of 2: {second}"
 
 
 def test_alone_there_is_nobody_to_join(monkeypatch):

@@ -36,7 +36,7 @@ class Threads(AbstractTeam):
     def told(self, value):
         return json.loads(json.dumps(self._exchanged(value)))
 
-    def parallel(self, module):
+    def parallel(self, module, *, spares):
         raise NotImplementedError("gradients are averaged by processes")
 
     @contextmanager

@@ -72,8 +72,11 @@ class AbstractTeam(ABC):
         yield
 
     @abstractmethod
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """A module that gives its loss, after which gradients are the mean of those of all processes."""
+    def parallel(self, module: nn.Module, *, spares: bool) -> nn.Module:
+        """A module that gives a loss, after which gradients are the mean of those of all processes.
+
+        It may have parameters to spare, which have no part in the loss, if that is said.
+        """
 
     def any(self, wish: bool) -> bool:
         """Whether any process wishes it."""
@@ -131,8 +134,9 @@ class Alone(AbstractTeam):
         """See `AbstractTeam`; Ctrl-C interrupts at once."""
         yield
 
-    def parallel(self, module: nn.Module) -> nn.Module:
+    def parallel(self, module: nn.Module, *, spares: bool) -> nn.Module:
         """See `AbstractTeam`."""
+        del spares
         return module
 
 
@@ -194,9 +198,9 @@ class Processes(AbstractTeam):
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def parallel(self, module: nn.Module) -> nn.Module:
+    def parallel(self, module: nn.Module, *, spares: bool) -> nn.Module:
         """See `AbstractTeam`."""
-        return DistributedDataParallel(module, find_unused_parameters=True)  # an encoder need not use all it has
+        return DistributedDataParallel(module, find_unused_parameters=spares)
 
     @contextmanager
     def _connected(self) -> Iterator[None]:

@@ -88,7 +88,8 @@ def train(
         own = -elbo_rows(part, q, parameters) if solved is None else divergence(solved[index], q)
         return own.sum() / len(index)
 
-    objective = data.team.parallel(_Objective(encoder, loss))
+    # One that is broken off early has steps that it does not take
+    objective = data.team.parallel(_Objective(encoder, loss), spares=encoder.network.follows)
     for _ in range(passes):
         for index in torch.randperm(len(data), generator=generator, device=generator.device).split(BATCH):
             _step(optimiser, objective(index) * data.team.size)
@@ -196,7 +197,7 @@ class _Joint:
         self.dictionary = nn.Parameter(start.dictionary.clone())
         self.optimiser = _adam(solver.encoder)
         self.optimiser.add_param_group({"params": [self.dictionary], "lr": RATE_OF_ATOMS})
-        self.objective = team.parallel(_Objective(solver.encoder, self._loss, self.dictionary))
+        self.objective = team.parallel(_Objective(solver.encoder, self._loss, self.dictionary), spares=False)
         self.past: Statistics | None = None
         self.seen = 0
 
