@@ -212,7 +212,7 @@ def fit(
     """
     from sparsentropy import runs
     from sparsentropy.fit_command import learn_and_report
-    from sparsentropy.preparation import Preparation
+    from sparsentropy.preparation import Preparation, is_images
     from sparsentropy.team import started
 
     team = started()
@@ -220,7 +220,7 @@ def fit(
         runs.check(out, force=force)
         preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
         found = preparation.read(data, key=key)
-        preparation = _complete(preparation, whiten, images=isinstance(found, list))
+        preparation = _complete(preparation, whiten, images=is_images(found))
         rows = preparation.rows(found, n=patches, seed=seed)
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
     wish |= {"inference": inference.value, "encoder": encoder.value, "refine": refine}
