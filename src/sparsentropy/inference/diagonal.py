@@ -201,5 +201,5 @@ def _put(q: Diagonal, rows: Tensor, part: Diagonal) -> None:
 
 def _polished(x: Tensor, state: State) -> Tensor:
     own = state.splitting
-    data = x.double() @ own.problem.view.T
+    data = own.problem.seen(x.double())
     return polished(data, own.problem.atoms, own.problem.steepness, own.penalty, state.z.double()).to(state.z.dtype)

@@ -79,7 +79,8 @@ class Problem:
     heard: Tensor  # atoms that are not silent (h',)
     silent: Silent | None
     steepness: Tensor  # α of the atoms that are heard (h',), float64
-    view: Tensor  # R/σ: the data are seen through it, with RᵀR = M (d, d), float64
+    noise: Tensor  # σ, float64
+    root: Tensor | None  # R with RᵀR = M (d, d), float64; None where all atoms are heard, and M is the identity
     atoms: Tensor  # atoms that are heard, of unit length, seen through R (d, h'), float64
 
     @classmethod
@@ -90,11 +91,18 @@ class Problem:
         atoms = p.dictionary * (unit / noise)
         off = steepness >= (SILENT_EXACTLY if exact else SILENT)
         heard, out = (~off).nonzero().ravel(), off.nonzero().ravel()
-        eye = torch.eye(p.d, dtype=torch.float64, device=atoms.device)
         if len(out) == 0:
-            return cls(parameters, unit, heard, None, steepness, eye / noise, atoms)
+            return cls(parameters, unit, heard, None, steepness, noise, None, atoms)
         silent, root = _taken_out(out, heard, steepness[out], atoms, noise, parameters.dictionary.dtype)
-        return cls(parameters, unit, heard, silent, steepness[heard], root / noise, root @ atoms[:, heard])
+        return cls(parameters, unit, heard, silent, steepness[heard], noise, root, root @ atoms[:, heard])
+
+    def seen(self, x: Tensor) -> Tensor:
+        """R x/σ of data x (n, d): what is left of them to the atoms that are heard."""
+        return x / self.noise if self.root is None else x @ (self.root / self.noise).T
+
+    def from_data(self, matrix: Tensor) -> Tensor:
+        """Rᵀ/σ times a matrix (d, k) for what is seen of data (n, d): the matrix for the data themselves."""
+        return matrix / self.noise if self.root is None else (self.root / self.noise).T @ matrix
 
     def best_scale(self, z: Tensor) -> Tensor:
         """Best s = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π), of the atoms that are heard."""
