@@ -102,7 +102,7 @@ class Problem:
 
     def from_data(self, matrix: Tensor) -> Tensor:
         """Rᵀ/σ times a matrix (d, k) for what is seen of data (n, d): the matrix for the data themselves."""
-        return matrix / self.noise if self.root is None else (self.root / self.noise).T @ matrix
+        return matrix / self.noise if self.root is None else (self.root / self.noise).T @ matrix.to(self.root.dtype)
 
     def best_scale(self, z: Tensor) -> Tensor:
         """Best s = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π), of the atoms that are heard."""
