@@ -35,6 +35,8 @@ from sparsentropy.options import (
     Inference,
     InferenceKind,
     Key,
+    Learning,
+    LearningKind,
     MaxIter,
     Model,
     NInit,
@@ -165,6 +167,7 @@ def fit(
     encoder: EncoderKind = Encoder.UNROLLED,
     refine: Refine = 0,
     annealing: AnnealingKind = Annealing.NONE,
+    learning: LearningKind = Learning.AUTO,
     max_iter: MaxIter = None,
     tol: Tol = None,
     batch_size: BatchSize = None,
@@ -204,7 +207,7 @@ def fit(
     wish |= {"tol": tol, "batch_size": batch_size, "cache": cache, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
     wish |= {"checkpoint": checkpoint, "checkpoint_every": seconds(every), "resume": resume}
-    wish |= {"annealing": None if annealing is Annealing.NONE else annealing.value}
+    wish |= {"learning": learning.value, "annealing": None if annealing is Annealing.NONE else annealing.value}
     _learn(rows, preparation, out, wish, title=data.resolve().name, held_out=held_out)
 
 
@@ -327,7 +330,7 @@ def _learn(
     rows: Any, preparation: "Preparation", out: Path, wish: dict[str, Any], *, title: str, held_out: float
 ) -> None:
     """Fit, write the run folder and say where the report is."""
-    from sparsentropy import runs
+    from sparsentropy import inputs, memory, runs
     from sparsentropy.estimator import SparseCoding
     from sparsentropy.report import headline
     from sparsentropy.results import summarise
@@ -338,6 +341,8 @@ def _learn(
     test = None if test is None else preparation.whitened(test)
     model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
     terminal.say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms")
+    free = memory.available(inputs.resolve_device(model.device))
+    terminal.say(memory.statement(model.memory_for(train), free))
     seconds = _fit(model, train)
     result = summarise(
         model,

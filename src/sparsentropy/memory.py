@@ -1,8 +1,8 @@
 """How much memory learning will need, said before it begins, and how much there is.
 
 What counts is a handful of arrays: matrices of all pairs of atoms, arrays of the size of the dictionary, posteriors,
-and the data. How many of each are alive at once is counted here; measured peaks were between half of what this says and
-all of it. What would not fit is refused before anything large is allocated, with the first setting that would fit.
+and the data. How many of each are alive at once is counted here; measured peaks were between a third of what this says
+and all of it. What would not fit is refused before anything large is allocated, with the first setting that would fit.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from sparsentropy.learning.minibatch import Round, default_batch
 from sparsentropy.learning.quasi_newton import PAIRS
 from sparsentropy.rows import MEMORY
 
-BASE = 2**27  # bytes for threads and libraries once they are used, and for small things
+BASE = 2**26  # bytes for threads and libraries once they are used, and for small things
 WIDE = 2**32  # bytes of matrices and dictionaries from which on learning is by minibatches unless told otherwise
 SWEEP_ROWS = 1024  # of a batch of the full sweep: then its arrays stay in a processor cache
 # Arrays of eight bytes that are alive at once: (h, h) in statistics, metric and rotation; (d, h) in statistics, steps
@@ -163,6 +163,17 @@ def shown(size: float) -> str:
     ('1 MiB', '4.7 GiB')
     """
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def statement(needed: int, free: int | None) -> str:
+    """What is said before a run.
+
+    Examples
+    --------
+    >>> statement(2**29, 2**34)
+    'about 512 MiB of memory needed, 16.0 GiB free'
+    """
+    return f"about {shown(needed)} of memory needed" + ("" if free is None else f", {shown(free)} free")
 
 
 def available(device: torch.device) -> int | None:

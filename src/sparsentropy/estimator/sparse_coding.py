@@ -283,7 +283,7 @@ class SparseCoding(AbstractFitted):
         Returns
         -------
         int
-            Bytes at most, beyond the program and X itself. What was measured was between half and all of it.
+            Bytes at most, beyond the program and X itself. What was measured was between a third and all of it.
 
         Examples
         --------

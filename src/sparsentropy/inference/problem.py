@@ -174,9 +174,10 @@ def _taken_out(
     eye = torch.eye(len(atoms), dtype=atoms.dtype, device=atoms.device)
     factor = torch.linalg.cholesky(eye + (2 * quiet / curvature) @ quiet.T)
     root = torch.linalg.solve_triangular(factor, eye, upper=False)
-    # u'' = √2 diag(1/c) W'ᵀ M (x/σ − √2 W u)
-    response = root.T @ (root @ (SQRT_2 * quiet / curvature))
-    from_codes = -SQRT_2 * atoms[:, heard].T @ response
+    # u'' = √2 diag(1/c) W'ᵀ M (x/σ − √2 W u). Nothing else follows from such codes, so the type of the data will do
+    half = root.to(dtype)
+    response = half.T @ (half @ (SQRT_2 * quiet / curvature).to(dtype))
+    from_codes = -SQRT_2 * atoms[:, heard].to(dtype).T @ response
     first = bool((heard == torch.arange(len(heard), device=heard.device)).all())
     places = (slice(0, len(heard)), slice(len(heard), None)) if first else (heard, out)
-    return Silent(*places, scale, (response / noise).to(dtype), from_codes.to(dtype)), root
+    return Silent(*places, scale, response / noise.to(dtype), from_codes), root
