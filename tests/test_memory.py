@@ -79,12 +79,12 @@ def test_what_saves_memory_is_said_to(smaller):
 @pytest.mark.parametrize(
     ("plan", "free", "advice"),
     [
-        (Plan(1_000_000, 64, 256, 4), 2.0, "low_memory=True would need 1."),
+        (Plan(1_000_000, 64, 256, 4), 2.5, "low_memory=True would need 2."),
         (Plan(1_000_000, 64, 256, 4), 1.0, "cache='disk' would need"),
         (replace(WIDE, stored=True, cache="disk"), 20.0, "learning='minibatch' would need"),
         (Plan(10_000, 64, 2000, 4, posterior="full", cache="disk"), 0.5, "learning='minibatch' would need"),
         (replace(WIDE, n=20_000, learning="minibatch", itemsize=8), 7.0, "dtype='float32' would need"),
-        (replace(WIDE, learning="minibatch"), 6.5, "a memory map for X"),
+        (replace(WIDE, learning="minibatch"), 7.5, "a memory map for X"),
         (replace(WIDE, learning="minibatch", stored=True), 3.0, "n_components=4096 would need"),
         (WIDE, 0.01, "use a machine with more memory"),
     ],
@@ -102,14 +102,14 @@ def test_what_fits_and_what_nobody_knows_is_begun():
 
 
 def test_it_is_refused_before_anything_large_is_allocated(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda device: 20 * GIB)
+    monkeypatch.setattr(memory, "available", lambda _: 20 * GIB)
     X = np.broadcast_to(np.float32(1), (10**9, 4096))  # 16 TB, if anybody made it an array of its own
     with pytest.raises(MemoryError, match="a memory map for X"):
         SparseCoding(16_384).fit(X)
 
 
 def test_a_stream_is_looked_at_when_its_length_is_known(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda device: 2**20)
+    monkeypatch.setattr(memory, "available", lambda _: 2**20)
     with pytest.raises(MemoryError, match="from 100 rows of 4"):
         SparseCoding(3).fit(iter([np.random.default_rng(0).normal(size=(50, 4))] * 2))
 

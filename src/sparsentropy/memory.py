@@ -59,7 +59,7 @@ class Plan:
     --------
     >>> sweeps = Plan(100_000, 4096, 16_384, 4, "sweeps")
     >>> shown(sweeps.bytes), shown(replace(sweeps, learning="minibatch", stored=True).bytes)
-    ('81.6 GiB', '6.2 GiB')
+    ('71.5 GiB', '7.1 GiB')
     """
 
     n: int

@@ -290,7 +290,7 @@ class SparseCoding(AbstractFitted):
         >>> import numpy as np
         >>> X = np.broadcast_to(np.float32(0), (100_000, 4096))
         >>> f"{SparseCoding(16_384).memory_for(X) / 2**30:.1f} GiB"
-        '7.2 GiB'
+        '8.1 GiB'
         """
         self._iterative()
         plan = needs.plan(self, X, self.validation_fraction, self.learning)
