@@ -170,9 +170,9 @@ def _taken_out(
     """The silent atoms, and a root R of M, with RᵀR = M (d, d), float64."""
     scale = best_scale(torch.zeros_like(steepness), steepness)
     quiet, curvature = atoms[:, out], 2 * SQRT_2 / math.sqrt(math.pi) * steepness / scale
-    # M⁻¹ = I + 2 W' diag(1/c) W'ᵀ = L Lᵀ, and R = L⁻¹
+    # M⁻¹ = I + 2 W' diag(1/c) W'ᵀ = L Lᵀ, and R = L⁻¹. What is added is small, so the type of the data does for it
     eye = torch.eye(len(atoms), dtype=atoms.dtype, device=atoms.device)
-    factor = torch.linalg.cholesky(eye + (2 * quiet / curvature) @ quiet.T)
+    factor = torch.linalg.cholesky(eye + (2 * quiet / curvature).to(dtype) @ quiet.to(dtype).T)
     root = torch.linalg.solve_triangular(factor, eye, upper=False)
     # u'' = √2 diag(1/c) W'ᵀ M (x/σ − √2 W u). Nothing else follows from such codes, so the type of the data will do
     half = root.to(dtype)
