@@ -38,7 +38,9 @@ from sparsentropy.objectives import Marginals, elbo, uphill
 from sparsentropy.rows import AbstractRows, drawn
 
 ITERATIONS = 12  # of the E-step for a batch
-RATE = 0.3  # part of a Newton step that a batch is given at first
+# Part of a Newton step that a batch is given at first. What its sampling costs is half that part of one nat for each of
+# d h unknowns and data point of the batch, so a batch with fewer data points for an atom in use is given less
+RATE, ROWS_PER_ATOM = 0.3, 2.0
 SHORTER, SHORTEST = 0.5, 2**-9  # of it after a round that was taken back or gained nothing; learning ends below that
 MOMENTUM = 0.9
 REMEMBERED = 16  # batches, in the sums
@@ -49,7 +51,7 @@ CAP = 0.5  # longest way an atom of unit length may go in one step
 LEAST_BATCH = 512
 # Batches of a round: so many that this many codes are inferred, within limits; a share of its rows is evaluated, or
 # such a number of codes where that is more
-ROUND_CODES, ROUND = 2**26, (4, 32)
+ROUND_CODES, ROUND = 2**25, (2, 32)
 EVALUATED, EVALUATED_CODES = 8, 2**21
 CLEARLY = 0.02  # nats per dimension by which a later start must be better
 
@@ -77,7 +79,7 @@ class Round:
         >>> Round.of(1_000_000, 512, 512)
         Round(batch=512, batches=32, evaluated=4096)
         >>> Round.of(1_000_000, 16_384, 1024)
-        Round(batch=1024, batches=4, evaluated=512)
+        Round(batch=1024, batches=2, evaluated=256)
         """
         batch, (least, most) = min(n, batch_size), ROUND
         batches = min(max(least, ROUND_CODES // (h * batch)), most)
@@ -122,7 +124,7 @@ def learn_by_batches(
     judge = _Judge.of(data, solver, plan, generator)
     best, inference = judge.best_of(starts)
     yield best
-    batches, learner = _endless(data, plan.batch, generator), _Learner(judge, best.parameters, inference)
+    batches, learner = _endless(data, plan.batch, generator), _Learner(judge, best, inference)
     for _ in range(max_iter - 1):
         for number in range(plan.batches):
             learner.step(next(batches), counts=2 * number >= plan.batches)
@@ -134,7 +136,7 @@ def learn_by_batches(
             inference = judge.solver.at(best.parameters)
         learner.go_on_from(best.parameters, inference, shorter=gain < tol)
         del inference  # what is prepared for it is large, and of use for one batch only
-        over = learner.rate < RATE * SHORTEST
+        over = learner.rate < learner.first_rate * SHORTEST
         if gain > 0 or over:
             yield replace(best, converged=over)
         if over:
@@ -181,10 +183,13 @@ class _Judge:
 class _Learner:
     """The dictionary that moves, and what is remembered on the way."""
 
-    def __init__(self, judge: _Judge, parameters: Parameters, inference: Inference) -> None:
+    def __init__(self, judge: _Judge, start: Sweep, inference: Inference) -> None:
+        assert isinstance(start.statistics, Marginals), "these are what is evaluated"
+        parameters, self.sums = start.parameters, start.statistics
         self.judge, self.parameters, self.inference = judge, parameters, inference
-        self.rate, self.steps, self.rows = RATE, 0, 0.0
-        self.sums: Marginals | None = None
+        used = int((parameters.prior_scale >= em.NARROW * parameters.noise_variance.sqrt()).sum())
+        self.first_rate = RATE * min(1.0, judge.batch / (ROWS_PER_ATOM * max(1, used)))
+        self.rate, self.steps, self.rows = self.first_rate, 1, 0.0
         self.curvature = torch.zeros(parameters.d, parameters.d, dtype=torch.float64, device=judge.rows.device)
         self._rest()
 
@@ -231,7 +236,7 @@ class _Learner:
     def _remember(self, batch: Marginals) -> None:
         self.steps += 1
         weight = 1 / min(self.steps, REMEMBERED)
-        self.sums = batch if self.sums is None else self.sums * (1 - weight) + batch
+        self.sums = self.sums * (1 - weight) + batch
 
     def _bend(self, square: Tensor, n: int) -> None:
         """Take the mean of u uᵀ over as many data points as it needs."""
@@ -240,7 +245,6 @@ class _Learner:
 
     def _step(self, slope: Tensor) -> Tensor:
         """A part of E[u uᵀ]⁻¹ slope/E[z²], for atoms that are not off."""
-        assert self.sums is not None
         d, p = len(self.curvature), self.parameters
         # Of fewer data points than dimensions the curvature is believed less and less
         doubt = min(max((ENOUGH * d / self.rows - 1) / (ENOUGH - 1), DAMPING), 1.0)
@@ -253,7 +257,6 @@ class _Learner:
         return step * (CAP / step.norm(dim=0).clamp(min=CAP))
 
     def _move_to(self, dictionary: Tensor, batch: Marginals) -> None:
-        assert self.sums is not None
         before = self.parameters.noise_variance
         noise = before * (batch.fit(self.parameters).noise_variance / before) ** FURTHER
         fitted = em.fit(self.sums, replace(self.parameters, dictionary=dictionary))
