@@ -340,9 +340,8 @@ def _learn(
     train = preparation.whitened(train)
     test = None if test is None else preparation.whitened(test)
     model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
-    terminal.say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms")
-    free = memory.available(inputs.resolve_device(model.device))
-    terminal.say(memory.statement(model.memory_for(train), free))
+    needs = memory.statement(model.memory_for(train), memory.available(inputs.resolve_device(model.device)))
+    terminal.say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms; {needs}")
     seconds = _fit(model, train)
     result = summarise(
         model,
