@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
+    {"team"},
     {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage"},
     {"priors", "likelihoods", "posteriors"},
     {"model", "contexts", "gaps"},
@@ -25,7 +26,7 @@ LAYERS = [
     {"preparation", "results"},
     {"report", "experiments"},
     {"runs", "options", "imaging"},
-    {"image_commands"},
+    {"image_commands", "fit_command"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -171,7 +171,7 @@ def check_parameters(model: Any) -> str:
 
 def check_minibatch(model: Any) -> None:
     """Whether all else that is asked for goes with minibatches."""
-    others = {"inference": "iterative", "annealing": None, "checkpoint": None}
+    others = {"inference": "iterative", "annealing": None, "checkpoint": None, "distributed": None}
     for name, expected in others.items():
         if getattr(model, name) != expected:
             raise ValueError(

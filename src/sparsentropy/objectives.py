@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
+from sparsentropy.team import AbstractTeam
 
 
 @final
@@ -91,6 +92,12 @@ class AbstractStatistics(ABC):
 
     def __add__(self, other: Self) -> Self:
         return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def pooled(self, team: AbstractTeam) -> Self:
+        """Of the data of all processes of a team."""
+        names = [f.name for f in fields(self)]
+        total = team.sum(*(getattr(self, name) for name in names))
+        return type(self)(**dict(zip(names, total, strict=True)))
 
     def __mul__(self, weight: float) -> Self:
         """Forgetting: the same sums as if every data point counted `weight` times."""

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from sparsentropy import fitting, inputs, memory, rows
+from sparsentropy.estimator import sharing
+from sparsentropy.learning import Cache
 
 
 def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
@@ -31,12 +33,16 @@ def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
     shape = getattr(X, "shape", ())
     if len(shape) != 2:
         return None
-    (n, d), stored = shape, isinstance(X, rows.Stored) or rows.is_stored(X)
+    if isinstance(X, rows.AbstractRows):
+        n, stored = X.here, isinstance(X, rows.Stored)
+    else:
+        team, stored = sharing.team_of(model.distributed), rows.is_stored(X)
+        n = len(sharing.share(shape[0], team, model.distributed, batch=1))
     dtype = str(getattr(X, "dtype", "")) if model.dtype == "auto" else model.dtype
     place, _ = inputs.check_cache(model.cache)
     found = memory.Plan(
         n=n,
-        d=d,
+        d=shape[1],
         h=model.n_components,
         itemsize=4 if "float32" in dtype else 8,
         posterior=model.posterior,
@@ -50,6 +56,40 @@ def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
     if place == "auto":
         found = replace(found, cache="disk" if stored and found.posteriors > rows.MEMORY else "memory")
     if learning == "auto":
-        only_sweeps = model.inference == "amortized" or model.annealing is not None or model.checkpoint is not None
+        others = (model.annealing, model.checkpoint, model.distributed)
+        only_sweeps = model.inference == "amortized" or any(other is not None for other in others)
         learning = "minibatch" if found.wide and not only_sweeps else "sweeps"
     return replace(found, learning=learning)
+
+
+def checked(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
+    """The plan, if there is memory enough for it; every process of a team hears if one has too little.
+
+    Raises
+    ------
+    MemoryError
+        If there is not.
+    ValueError, TypeError
+        If parameters cannot be used.
+    """
+    with sharing.team_of(model.distributed).together():
+        inputs.check_parameters(model)
+        found = plan(model, X, aside, learning)
+        if found is not None:
+            memory.check(found, memory.available(inputs.resolve_device(model.device)))
+    return found
+
+
+def cache(model: Any, x: rows.AbstractRows, plan: memory.Plan) -> Cache:
+    """Where the posteriors are kept between sweeps, if there is room for them."""
+    place, folder = inputs.check_cache(model.cache)
+    if plan.learning == "minibatch":
+        return Cache("none")
+    h, lean = model.n_components, model.low_memory
+    numbers = {"diagonal": h if lean else 2 * h, "low-rank": (2 + model.rank) * h, "full": 3 * h + 1}[model.posterior]
+    if place == "auto":
+        place = "disk" if x.here > x.affordable(numbers) else "memory"
+    if place == "disk":
+        with x.team.together():  # those before a sweep, and those after it
+            inputs.check_space(folder, 2 * x.here * numbers * x.dtype.itemsize)
+    return Cache(place, folder, lean)

@@ -17,6 +17,7 @@ from sparsentropy.model import Parameters
 from sparsentropy.objectives import AbstractStatistics, Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 from sparsentropy.rows import AbstractRows
+from sparsentropy.team import AbstractTeam
 
 NOTHING = quasi_newton.Memory()
 COLD_ITERATIONS = 20  # of the E-step from nothing
@@ -97,6 +98,11 @@ class Task:
     weights: Weights
     cache: Cache = IN_MEMORY
 
+    @property
+    def team(self) -> AbstractTeam:
+        """Who has the data; sums are over all of them."""
+        return self.rows.team
+
     def expect(
         self,
         parameters: Parameters,
@@ -104,6 +110,7 @@ class Task:
         iterations: int,
     ) -> State:
         """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
+        parameters = parameters.agreed(self.team)
         effective = self.weights.apply(em.floored(parameters, self.unit))
         statistics, inference = None, self.solver.at(effective)
         if not self.cache.keeps:
@@ -115,10 +122,11 @@ class Task:
             part = Statistics.of(x, posterior, parameters)
             statistics = part if statistics is None else statistics + part
             shelf.put(posterior)
-        assert statistics is not None, "the estimator refuses empty data"
-        bound = float(entropy_elbo(statistics, parameters, self.weights))
+        assert statistics is not None, "there is at least one batch"
+        statistics = statistics.pooled(self.team)
+        (bound,) = self.team.agreed(entropy_elbo(statistics, parameters, self.weights))
         fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
-        return State(fitted, shelf.kept(effective), statistics, bound, effective)
+        return State(fitted.agreed(self.team), shelf.kept(effective), statistics, float(bound), effective)
 
     def shelf(self, inference: Inference) -> AbstractShelf:
         """An empty one; where nothing is kept, posteriors of a batch are found again by going through those before."""
@@ -127,7 +135,7 @@ class Task:
             x = next(itertools.islice(self.rows.split(self.batch_size), index, None))
             return inference(x, max_iter=COLD_ITERATIONS, tol=0.0).posterior
 
-        return self.cache.shelf(len(self.rows), again)
+        return self.cache.shelf(self.rows.here, again)
 
     def shelved(self, state: State) -> State:
         """The same with its posteriors where they belong, if they came from elsewhere."""
