@@ -36,6 +36,7 @@ PARTS = (
     "stored",
     "together",
     "kills",
+    "wide",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"

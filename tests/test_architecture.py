@@ -17,7 +17,7 @@ LAYERS = [
     {"objectives"},
     {"inference"},
     {"learning"},
-    {"packing"},
+    {"packing", "memory"},
     {"checkpoints"},
     {"diagnostics", "inputs", "fitting", "module"},
     {"model_file"},
@@ -33,8 +33,14 @@ LAYERS = [
 """Every module or subpackage. It may import what stands in an earlier line, and the rest of its own subpackage."""
 
 ONLY = {
-    # Learning is about statistics; only the loop, what it holds, and learning with an encoder ask for posteriors
-    ("learning", "inference"): {"learning.loop", "learning.task", "learning.shelf", "learning.gradient"},
+    # Learning is about statistics; only loops, what they hold, and learning with an encoder ask for posteriors
+    ("learning", "inference"): {
+        "learning.loop",
+        "learning.task",
+        "learning.shelf",
+        "learning.gradient",
+        "learning.minibatch",
+    },
 }
 """(importer, imported) → the modules of the importer that may; narrower than `LAYERS`."""
 

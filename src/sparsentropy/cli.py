@@ -34,6 +34,8 @@ from sparsentropy.options import (
     Inference,
     InferenceKind,
     Key,
+    Learning,
+    LearningKind,
     MaxIter,
     Model,
     NInit,
@@ -183,6 +185,7 @@ def fit(
     encoder: EncoderKind = Encoder.UNROLLED,
     refine: Refine = 0,
     annealing: AnnealingKind = Annealing.NONE,
+    learning: LearningKind = Learning.AUTO,
     max_iter: MaxIter = None,
     tol: Tol = None,
     batch_size: BatchSize = None,
@@ -227,7 +230,7 @@ def fit(
     wish |= {"tol": tol, "batch_size": batch_size, "cache": cache, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
     wish |= {"checkpoint": checkpoint, "checkpoint_every": seconds(every), "resume": resume}
-    wish |= {"annealing": None if annealing is Annealing.NONE else annealing.value}
+    wish |= {"learning": learning.value, "annealing": None if annealing is Annealing.NONE else annealing.value}
     learn_and_report(rows, preparation, out, wish, team, title=data.resolve().name, held_out=held_out)
 
 

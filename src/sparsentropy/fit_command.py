@@ -79,17 +79,18 @@ def _split(rows: Any, share: float, seed: int) -> "tuple[Any, NDArray[Any] | Non
 
 def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
     """Fit with progress shown and warnings as notes of one line; return how many seconds it took."""
-    from sparsentropy import progress
+    from sparsentropy import inputs, memory, progress
 
     began, first = time.perf_counter(), team.rank == 0
     model.set_params(distributed="same" if team.size > 1 else None)
+    with team.together():
+        needed = memory.statement(model.memory_for(rows), memory.available(inputs.resolve_device(model.device)))
     with warnings.catch_warnings(record=True) as caught, contextlib.ExitStack() as shown:
         warnings.simplefilter("default")
         if first:
             among = f", {team.size} processes" if team.size > 1 else ""
-            terminal.say(
-                f"{len(rows):,} data points with {rows.shape[1]:,} features, {model.n_components:,} atoms{among}"
-            )
+            what = f"{len(rows):,} data points with {rows.shape[1]:,} features, {model.n_components:,} atoms{among}"
+            terminal.say(f"{what}; {needed}")
             model.set_params(callback=shown.enter_context(progress.shown(terminal.console(), len(rows))))
         model.fit(rows)
     # What comes after has nothing to go on from, and is done by one process

@@ -20,7 +20,18 @@ from torch import Tensor
 
 from sparsentropy.checkpoints import Checkpoints, Place
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
-from sparsentropy.learning import IN_MEMORY, Cache, Schedule, Sweep, em, learn, learn_amortized, online, random_starts
+from sparsentropy.learning import (
+    IN_MEMORY,
+    Cache,
+    Schedule,
+    Sweep,
+    em,
+    learn,
+    learn_amortized,
+    learn_by_batches,
+    online,
+    random_starts,
+)
 from sparsentropy.learning.course import Course
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
@@ -93,6 +104,7 @@ class Settings:
     validation_fraction: float = 0.0
     cache: Cache = IN_MEMORY
     annealing: Schedule | None = None
+    learning: str = "sweeps"
 
 
 @final
@@ -256,7 +268,7 @@ def _one_start(
     kept = {} if mark is None else {"mark": partial(mark, record), "resume": place and place.course}
     place = None  # it keeps posteriors that are soon no longer needed
     try:
-        sweeps = _learning(solver)(
+        sweeps = _learning(solver, settings)(
             x,
             random_starts(x, settings.n_components, generator),
             solver,
@@ -264,8 +276,6 @@ def _one_start(
             tol=settings.tol,
             batch_size=settings.batch_size,
             generator=generator,
-            schedule=settings.annealing,
-            cache=settings.cache,
             **kept,
         )
         kept.clear()
@@ -351,8 +361,11 @@ def _earlier(told: list[Any] | None) -> Outcome | None:
     return None if told is None else Outcome(*told)
 
 
-def _learning(solver: AbstractSolver) -> Callable[..., Iterator[Sweep]]:
-    return learn_amortized if isinstance(solver, AmortizedSolver) else learn
+def _learning(solver: AbstractSolver, settings: Settings) -> Callable[..., Iterator[Sweep]]:
+    if settings.learning == "minibatch":
+        return learn_by_batches
+    chosen = learn_amortized if isinstance(solver, AmortizedSolver) else learn
+    return partial(chosen, schedule=settings.annealing, cache=settings.cache)
 
 
 def _reporter(

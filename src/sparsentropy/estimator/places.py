@@ -17,6 +17,7 @@ from sparsentropy.rows import AbstractRows, bytes_of
 
 DECISIVE = (
     "n_components",
+    "learning",
     "posterior",
     "rank",
     "max_iter",

@@ -14,7 +14,7 @@ from sparsentropy.inference import AbstractSolver, Inference, Means
 from sparsentropy.learning import em, quasi_newton
 from sparsentropy.learning.shelf import IN_MEMORY, AbstractShelf, Cache
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import Statistics, Weights, entropy_elbo
+from sparsentropy.objectives import AbstractStatistics, Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 from sparsentropy.rows import AbstractRows
 from sparsentropy.team import AbstractTeam
@@ -35,25 +35,28 @@ class Sweep:
         With unit-length atoms.
     lower_bound : float
         L_H pooled over the part, nats per data point.
-    statistics : Statistics
+    statistics : AbstractStatistics
         Of the part, at these parameters' posteriors.
     converged : bool
         Whether learning on all data stopped because the bound had stopped rising and no more was to be expected.
     annealed : bool
         Whether the sweep belongs to a detour, with other weights on the entropies or with simpler posteriors; after it
         the bound may be lower.
+    stands_for : int
+        Of how many data points the part is a sample; 0 where it stands for itself.
     """
 
     parameters: Parameters
     lower_bound: float
-    statistics: Statistics
+    statistics: AbstractStatistics
     converged: bool = False
     annealed: bool = False
+    stands_for: int = 0
 
     @property
     def rows(self) -> int:
-        """Data points of the part."""
-        return round(float(self.statistics.n))
+        """Data points of the part, or of what it stands for."""
+        return self.stands_for or round(float(self.statistics.n))
 
 
 @final
