@@ -309,7 +309,9 @@ def codes(Z: Any, h: int) -> np.ndarray:
 def tensor(array: np.ndarray) -> torch.Tensor:
     """The array as a contiguous tensor; memory is shared unless it is read-only, which torch does not take."""
     array = np.ascontiguousarray(array)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    # To numpy an axis of length 1 is contiguous with any stride, and torch takes none below zero
+    taken = array.flags.writeable and min(array.strides) >= 0
+    return torch.from_numpy(array if taken else array.copy())
 
 
 @contextmanager
