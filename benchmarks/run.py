@@ -35,6 +35,7 @@ PARTS = (
     "scaling",
     "stored",
     "kills",
+    "cases",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"

@@ -307,11 +307,12 @@ def codes(Z: Any, h: int) -> np.ndarray:
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
-    """The array as a contiguous tensor; memory is shared unless it is read-only, which torch does not take."""
+    """The array (n, d) as a contiguous tensor; memory is shared unless it is read-only, which torch does not take."""
     array = np.ascontiguousarray(array)
-    # To numpy an axis of length 1 is contiguous with any stride, and torch takes none below zero
-    taken = array.flags.writeable and min(array.strides) >= 0
-    return torch.from_numpy(array if taken else array.copy())
+    # Along an axis of length 1 any stride is contiguous to numpy. Torch takes none below zero, and its products go by
+    # them and round accordingly
+    usual = (array.shape[1] * array.itemsize, array.itemsize)
+    return torch.from_numpy(array if array.flags.writeable and array.strides == usual else array.copy())
 
 
 @contextmanager

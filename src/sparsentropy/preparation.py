@@ -8,7 +8,7 @@ come after learning are treated as those before. It is stored beside the model a
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, final, overload
+from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -296,4 +296,26 @@ def load(path: str | os.PathLike[str]) -> Preparation:
         If the file is missing, damaged or of another kind.
     """
     arrays, steps = storage.load(path, kind="preparation")
-    return Preparation(**steps, zca=ZCA(**arrays) if arrays else None)
+    try:
+        found = Preparation(**steps, zca=ZCA(**arrays) if arrays else None)
+        _check(found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the steps of a preparation: {storage.word(error)}") from None
+    return found
+
+
+def _check(found: Preparation) -> None:
+    """Refuse what no preparation can be: anybody may have written the file."""
+    if found.patch_size is not None:
+        checks.count("patch_size", found.patch_size)
+    if found.whiten not in get_args(Whitening):
+        raise ValueError(f"whiten is {found.whiten!r}, expected one of {', '.join(get_args(Whitening))}")
+    if not isinstance(found.colour, bool) or not isinstance(found.remove_mean, bool):
+        raise TypeError("colour and remove_mean must be true or false")
+    if found.zca is None:
+        return
+    d = found.zca.mean.size
+    for name, array in vars(found.zca).items():
+        shape = (d,) if name == "mean" else (d, d)
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name} of the ZCA map must be finite numbers of shape {shape}, got {array.shape}")

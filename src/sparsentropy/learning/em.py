@@ -7,6 +7,7 @@ x ν_h − Σ_{j≠h} w_j S_jh. In both cases the prior scales and the noise var
 (Theorem 2 of Velychko et al., AISTATS 2024).
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -115,9 +116,10 @@ def floored(parameters: Parameters, unit: float) -> Parameters:
     """Keep scales and noise away from zero, where the arithmetic ends; `unit` is the root mean square of the data.
 
     An atom that is not needed shrinks by a constant factor at every sweep and would underflow; exactly explained data
-    have no noise at all. Both floors lie far below anything that could be seen in the data.
+    have no noise at all. Both floors lie far below anything that could be seen in the data. They go by the next power of
+    two, lest the last digit of the unit, which is another for rows in memory and in a file, be one of what is learned.
     """
-    eps = torch.finfo(parameters.dictionary.dtype).eps
+    eps, unit = torch.finfo(parameters.dictionary.dtype).eps, 2.0 ** round(math.log2(unit))
     return replace(
         parameters,
         prior_scale=parameters.prior_scale.clamp(min=1e-7 * unit),
