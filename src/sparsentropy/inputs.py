@@ -27,6 +27,7 @@ CACHES = ("auto", "memory", "disk", "none")
 POSTERIORS = ("diagonal", "low-rank", "full")
 ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+LEAST_ROOM = 1e-3  # of the largest number whose square a type can hold, for data in units of the noise
 QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
 HINTS = {
     "could not convert string": "remove columns of words or encode them as numbers",
@@ -91,10 +92,14 @@ def check_scale(survey: Survey, dtype: np.dtype) -> float:
     return survey.root_mean_square
 
 
-def check_range(survey: Survey, dtype: np.dtype, unit: float = 1.0) -> None:
-    """Refuse data divided by `unit` if the square of the largest overflows."""
+def check_range(survey: Survey, dtype: np.dtype, unit: float = 1.0, noise: float = 0.0) -> None:
+    """Refuse data divided by `unit` if the square of the largest overflows, or comes near that in units of the noise.
+
+    The standard deviation of the noise is that of a model, in the units of the data that were divided.
+    """
     largest = np.inf if survey.infinite else survey.largest  # such numbers were too large for this type
-    if not largest < np.finfo(dtype).max ** 0.5:
+    most = np.finfo(dtype).max ** 0.5
+    if not largest < (most if noise == 0 else most * min(1.0, LEAST_ROOM * noise)):
         raise _unsquarable(largest * unit, dtype)
 
 

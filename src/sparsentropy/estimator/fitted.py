@@ -391,11 +391,11 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             given: Iterable[Any] = rows.pieces(rows.source_of(X))
         else:
             given = rows.batches_of(X) if rows.is_stream(X) else [X]
-        first = 0
+        first, unit = 0, self.data_scale_
         for part in given:
-            x = self._data(part, reset=False, first=first) / self.data_scale_
+            x = self._data(part, reset=False, first=first) / unit
             values = numpy_of(x)
-            inputs.check_range(Survey.of(values), values.dtype, self.data_scale_)
+            inputs.check_range(Survey.of(values), values.dtype, unit, self.noise_variance_**0.5 / unit)
             first += len(x)
             yield x
         if first == 0:
