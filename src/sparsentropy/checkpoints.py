@@ -174,18 +174,14 @@ def read(path: Path, identity: dict[str, Any], device: torch.device) -> Place:
         course = unpacked(header["course"], arrays, device)
         done = {name: unpacked(value, arrays, device) for name, value in header["done"].items()}
         index = json.loads(arrays["index"].tobytes())
-        _check(course, index, header["posteriors"]["size"])
-        posteriors = _opened(_posteriors(path), index, header["posteriors"], device)
-        return Place(replace(course, state=replace(course.state, posteriors=posteriors)), done)
-    except (LookupError, TypeError, AttributeError, RecursionError, _WrongError) as error:
+        _check(course, index, header["posteriors"]["size"], header["posteriors"]["sha256"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is no checkpoint of this version ({storage.word(repr(error))})") from None
+    posteriors = _opened(_posteriors(path), index, header["posteriors"], device)
+    return Place(replace(course, state=replace(course.state, posteriors=posteriors)), done)
 
 
-class _WrongError(Exception):
-    """A place where no run can be."""
-
-
-def _check(course: Any, index: Any, size: int) -> None:
+def _check(course: Any, index: Any, size: Any, digest: Any) -> None:
     """Refuse what no run has written: anybody may have, and given it the right checksum.
 
     Nothing is taken for granted that memory is set aside for, or that would be a silent error.
@@ -193,18 +189,20 @@ def _check(course: Any, index: Any, size: int) -> None:
     p = course.state.parameters
     numbers = (p.dictionary, p.prior_scale, p.noise_variance)
     if not all(isinstance(value, torch.Tensor) and bool(value.isfinite().all()) for value in numbers):
-        raise _WrongError("no model")
+        raise ValueError("no model")
     if p.dictionary.shape != (p.d, p.h) or p.prior_scale.shape != (p.h,) or p.noise_variance.shape != ():
-        raise _WrongError("a model of odd shape")
+        raise ValueError("a model of odd shape")
     if course.random.dtype != torch.uint8 or course.random.shape != torch.Generator().get_state().shape:
-        raise _WrongError("no state of a generator")
+        raise ValueError("no state of a generator")
+    if type(size) is not int or not isinstance(digest, str):
+        raise ValueError("no checksum")
     for kind, places, rest in index:
         if not issubclass(KINDS[kind], AbstractPosterior) or not isinstance(rest, dict) or any(rest.values()):
-            raise _WrongError("no posteriors")
+            raise ValueError("no posteriors")
         for begin, dtype, *shape in places.values():
             sound = dtype in storage.DTYPES and all(type(value) is int and value >= 0 for value in (begin, *shape))
             if not sound or begin + math.prod(shape) * np.dtype(dtype).itemsize > size:
-                raise _WrongError("posteriors beyond the end of their file")
+                raise ValueError("posteriors beyond the end of their file")
 
 
 def _posteriors(path: Path) -> Path:

@@ -147,6 +147,8 @@ def _check(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
             raise ValueError(f"its {name} has shape {array.shape} and dtype {array.dtype}, expected floats {shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"its {name} holds NaN or infinity")
+    if np.linalg.norm(components.astype(float), axis=1).max() > 1.001:
+        raise ValueError("its components_ are longer than 1")
     for name in NUMBERS:
         kind = bool if name in FLAGS else int if name in COUNTS else float
         if type(fitted[name]) is not kind:

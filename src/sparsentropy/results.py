@@ -268,7 +268,7 @@ def _check(found: Result) -> None:
         kind = {"title": str, "metrics": dict, "settings": dict, "patch_shape": tuple}.get(field.name, np.ndarray)
         if not isinstance(value, kind):
             raise TypeError(f"its {field.name} is no {kind.__name__}")
-        if kind is np.ndarray and (value.dtype != np.float32 or np.isinf(value).any()):
+        if isinstance(value, np.ndarray) and (value.dtype != np.float32 or np.isinf(value).any()):
             raise ValueError(f"its {field.name} must be numbers")
     d, shape = found.components.shape[1], found.patch_shape
     if shape is not None and (len(shape) not in (2, 3) or math.prod(shape) != d or min(shape) < 1):

@@ -29,7 +29,9 @@ HEADER_LIMIT = 16 * 2**20
 # The real-valued types that safetensors and NumPy share.
 INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 DTYPES = INTEGERS | {"bool", "float16", "float32", "float64"}
-NAMES = {"BOOL"} | {f"{letter}{bits}" for letter in "IU" for bits in (8, 16, 32, 64)} | {"F16", "F32", "F64"}  # in a file
+NAMES = (
+    {"BOOL"} | {f"{letter}{bits}" for letter in "IU" for bits in (8, 16, 32, 64)} | {"F16", "F32", "F64"}
+)  # in a file
 
 
 def save(
@@ -128,7 +130,7 @@ def load(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[dict[str
     except OSError as error:
         raise type(error)(f"{path} cannot be read ({error.strerror or error}); check the path") from None
     except MemoryError:
-        raise ValueError(f"{path} has {size} bytes, more than there is memory for; use a machine with more") from None
+        raise ValueError(f"{path} is larger than there is memory for; use a machine with more") from None
 
 
 @contextmanager

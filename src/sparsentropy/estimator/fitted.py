@@ -407,7 +407,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         as_tensor = {"dtype": dtype, "device": device}
         dictionary = torch.as_tensor(self.components_.T, **as_tensor)
         return Parameters(
-            # A copy even of one column or row, where strides mean nothing, but products go by them and round accordingly
+            # A copy even of one row or column: its strides mean nothing, but products go by them and round accordingly
             dictionary.clone(memory_format=torch.contiguous_format),
             torch.as_tensor(self.prior_scale_ / unit, **as_tensor),
             torch.as_tensor(self.noise_variance_ / unit**2, **as_tensor),
