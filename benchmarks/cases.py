@@ -17,10 +17,10 @@ MODULES = ("test_untrusted", "test_properties")
 PREFIX = "test_"
 NOTES = f"""\
 The properties of `tests/test_properties.py` and `tests/test_untrusted.py`, with {EACH:,} cases each instead of the 25
-of `make test`, made up by Hypothesis without a fixed seed: small tables of every kind (at random, of low rank, with equal
-rows or columns that never vary, with one huge row, mostly zero, with gaps; scales from 1e-12 to 1e12; six types, five
-layouts), all posteriors and caches; and files with bytes that were changed, or with strange content and the right
-checksum. A case may take several fits. *Answers* are models, or files that were read, for which all of the property
+of `make test`, made up by Hypothesis without a fixed seed: small tables of every kind (at random, of low rank, with
+equal rows or columns that never vary, with one huge row, mostly zero, with gaps; scales from 1e-12 to 1e12; five types,
+five layouts), all posteriors and caches; and files with bytes that were changed, or with strange content and the right
+checksum. A case may take several fits, which are counted one by one. *Answers* are models, or files that were read, for which all of the property
 holds; *refusals* are errors of one line that say what is wrong with the data or the file, and leave the model as it
 was. *Failures* are all else: a crash, NaN, another exception, a property that does not hold."""
 
@@ -57,8 +57,8 @@ def tried(check: Callable[[], None]) -> tuple[int, int]:
 
     def counted(*arguments: object, **options: object) -> None:
         nonlocal cases
-        cases += 1
         inner(*arguments, **options)
+        cases += 1  # unless Hypothesis gave it up half made
 
     check.hypothesis.inner_test = counted  # pyright: ignore[reportFunctionMemberAccess]
     try:

@@ -116,8 +116,8 @@ def floored(parameters: Parameters, unit: float) -> Parameters:
     """Keep scales and noise away from zero, where the arithmetic ends; `unit` is the root mean square of the data.
 
     An atom that is not needed shrinks by a constant factor at every sweep and would underflow; exactly explained data
-    have no noise at all. Both floors lie far below anything that could be seen in the data. They go by the nearest power
-    of two, since the last digit of the unit is another for rows in memory than for the same rows in a file.
+    have no noise at all. Both floors lie far below anything that could be seen in the data. They go by the nearest
+    power of two, since the last digit of the unit is another for rows in memory than for the same rows in a file.
     """
     eps, unit = torch.finfo(parameters.dictionary.dtype).eps, 2.0 ** round(math.log2(unit))
     return replace(
