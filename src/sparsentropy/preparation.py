@@ -6,7 +6,8 @@ come after learning are treated as those before. It is stored beside the model a
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
@@ -272,9 +273,30 @@ def save(preparation: Preparation, path: str | os.PathLike[str]) -> None:
     ...     load(f"{folder}/preparation.safetensors")
     Preparation(patch_size=8, colour=False, whiten='none', remove_mean=False, zca=None)
     """
+    with saving(preparation, path):
+        pass
+
+
+@contextmanager
+def saving(preparation: Preparation, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Write a preparation beside something else: it takes its place after the block, and not at all if that fails.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        The steps.
+    path : path
+        File to write.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; before the block if there is no room for it.
+    """
     steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
     arrays = {} if preparation.zca is None else vars(preparation.zca)
-    storage.save(path, arrays, steps, kind="preparation")
+    with storage.saving(path, arrays, steps, kind="preparation"):
+        yield
 
 
 def load(path: str | os.PathLike[str]) -> Preparation:

@@ -75,6 +75,28 @@ def save(
     (array([[1., 0.],
            [0., 1.]]), {'prior': 'laplace'})
     """
+    with saving(path, arrays, header, kind=kind):
+        pass
+
+
+@contextmanager
+def saving(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], header: Mapping[str, Any], *, kind: str
+) -> Iterator[None]:
+    """Do as :func:`save`, but the file takes its place only after the block, and not at all if that fails.
+
+    So a file that belongs to another one is replaced together with it: it is on the disk before the other is written.
+
+    Parameters
+    ----------
+    path, arrays, header, kind
+        See :func:`save`.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        See :func:`save`.
+    """
     stored = {_name(name): _storable(name, array) for name, array in arrays.items()}
     text = _header_text(header)
     metadata = {"format": FORMAT, "kind": kind, "version": str(VERSION), "header": text}
@@ -84,6 +106,9 @@ def save(
         raise ValueError(f"header is larger than {HEADER_LIMIT} bytes; store large data as arrays")
     with replacing(path) as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        yield
 
 
 def load(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -177,6 +202,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno is None and error.args:  # it says already what was wrong, with another file in the block
+            raise
         raise type(error)(
             f"{path} cannot be written ({error.strerror or error}); check that its folder exists, may be "
             "written to and has space left. What was there before is unchanged"
