@@ -188,13 +188,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ...     (Path(folder) / "note.txt").read_bytes()
     b'whole'
     """
-    path = _path(path)
+    path, told = _path(path), None
     try:
         target = _target(path)
         temporary = target.with_name(f".{FORMAT}-{secrets.token_hex(8)}.tmp")
         try:
             with temporary.open("xb") as file:
-                yield file
+                try:
+                    yield file
+                except OSError as error:
+                    told = error if error.errno is None else None  # of another file in the block, in words of its own
+                    raise
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -202,7 +206,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno is None and error.args:  # it says already what was wrong, with another file in the block
+        if error is told:
             raise
         raise type(error)(
             f"{path} cannot be written ({error.strerror or error}); check that its folder exists, may be "
