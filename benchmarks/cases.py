@@ -17,13 +17,14 @@ TESTS = Path(__file__).parents[1] / "tests"
 MODULES = ("test_untrusted", "test_properties")
 PREFIX = "test_"
 NOTES = f"""\
-The properties of `tests/test_properties.py` and `tests/test_untrusted.py`, with {EACH:,} cases each, not the
-{LEAST} of `make test`, made up by Hypothesis without a fixed seed: small tables of every kind (at random, of low rank,
-with equal rows or columns that never vary, with one huge row, mostly zero, with gaps; scales from 1e-12 to 1e12; five
-types, five layouts), all posteriors and caches; and files with bytes that were changed, or with strange content and the right
-checksum. *Answers* are models that were learned, or files that were read, and for which all of the property holds; a
-case may take several. *Refusals* are errors of one line that say what is wrong with the data or the file, and leave the
-model as it was. *Failures* are all else: a crash, NaN, another exception, a property that does not hold."""
+The properties of `tests/test_properties.py` and `tests/test_untrusted.py`, with {EACH:,} cases each, not the {LEAST}
+of `make test`, made up by Hypothesis without a fixed seed: small tables of every kind (at random, of low rank, with
+equal rows or columns that never vary, with one huge row, mostly zero, with gaps; scales from 1e-12 to 1e12; five
+types, five layouts), all posteriors and caches; and files with bytes that were changed, or with strange content and
+the right checksum. *Answers* are models that were learned, or files that were read, and for which all of the property
+holds; a case may take several. *Refusals* are errors of one line that say what is wrong with the data or the file,
+and leave the model as it was. *Failures* are all else: a crash, NaN, another exception, a property that does not
+hold."""
 
 
 def run(*, quick: bool) -> Iterator[list[Table]]:
