@@ -37,6 +37,7 @@ PARTS = (
     "together",
     "kills",
     "wide",
+    "cases",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"

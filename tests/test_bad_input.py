@@ -198,6 +198,16 @@ PARAMETERS = COUNTS | {
     "validation_fraction=-0.1": (fit(X, validation_fraction=-0.1), ValueError, "from 0 to below 1; got -0.1"),
     "validation_fraction=nan": (fit(X, validation_fraction=np.nan), ValueError, "from 0 to below 1; got nan"),
     "validation_fraction=text": (fit(X, validation_fraction="1/2"), TypeError, "below 1; got '1/2' of type str"),
+    "only zeros left to learn from": (
+        lambda _: SparseCoding(1, validation_fraction=0.5, random_state=0).fit([[1.0, 2.0]] + 3 * [[0.0, 0.0]]),
+        ValueError,
+        "is zero in all 2 rows that are left to learn from.*or set validation_fraction=0",
+    ),
+    "far beyond the noise": (
+        lambda _: SparseCoding(1, max_iter=1, dtype="float32", random_state=0).partial_fit(X).transform(1e17 * X),
+        ValueError,
+        "whose squares float32 cannot hold: rescale X, or compute in float64",
+    ),
     "validation_fraction=True": (fit(X, validation_fraction=True), TypeError, "below 1; got True of type bool"),
     "nothing left to learn from": (
         fit(X, validation_fraction=0.999),

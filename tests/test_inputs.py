@@ -39,6 +39,12 @@ def test_gradients_and_strides_do_not_matter():
     np.testing.assert_array_equal(inputs.untensored(tensor), [[0, 3], [1, 4], [2, 5]])
 
 
+def test_one_row_or_column_in_any_layout_has_the_strides_of_every_other():
+    """To numpy they are contiguous, but torch takes none below zero, and products round by them."""
+    for array in (np.ones((3, 1))[:, ::-1], np.ones((1, 3))[::-1], np.ones((4, 6))[:, :1], np.ones((3, 1), order="F")):
+        assert inputs.tensor(array).stride() == (array.shape[1], 1)
+
+
 @pytest.mark.parametrize("given", [np.arange(400.0), np.zeros((3, 3)) + 1j, np.zeros((40, 40, 40)), 3.0])
 def test_refusals_quote_no_data(given):
     with pytest.raises(ValueError, match=r".") as caught:

@@ -88,6 +88,23 @@ def test_update_restores_the_gauge_and_keeps_the_bound():
     torch.testing.assert_close(new.prior_scale, statistics.rescaled(factor).prior_statistic / statistics.n)
 
 
+def test_an_atom_whose_codes_explain_nothing_keeps_its_direction_and_is_out_of_the_way():
+    _, _, parameters, statistics = case()
+    cross, moment = statistics.cross.clone(), statistics.second_moment.clone()
+    cross[:, 2] = 0
+    moment[2, [0, 1, 3]] = moment[[0, 1, 3], 2] = 0
+    useless = replace(statistics, cross=cross, second_moment=moment, slope_square=statistics.slope_square * 0)
+    new, factor = em.update(useless, parameters)
+    torch.testing.assert_close(new.dictionary.norm(dim=0), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(new.dictionary[:, 2], parameters.dictionary[:, 2])
+    torch.testing.assert_close(new.prior_scale[2], new.noise_variance.sqrt() / em.AWAY)
+    free = entropy_elbo(useless, replace(parameters, dictionary=em.least_squares(useless)))
+    torch.testing.assert_close(entropy_elbo(useless.rescaled(factor), new), free, rtol=0, atol=1e-5)
+    again, factor = em.update(useless.rescaled(factor), new)
+    torch.testing.assert_close(factor[2], torch.ones(1, dtype=torch.float64)[0], rtol=1e-2, atol=0)
+    torch.testing.assert_close(again.dictionary[:, 2], parameters.dictionary[:, 2])
+
+
 def test_columnwise_update_keeps_unit_length_and_every_atom_is_at_its_optimum():
     _, _, parameters, statistics = case()
     new, factor = em.update(statistics, parameters, ANNEALED)
@@ -118,6 +135,7 @@ def test_floors_bind_only_where_arithmetic_ends():
     floored = em.floored(parameters, unit=2.0)
     torch.testing.assert_close(floored.prior_scale, torch.tensor([2e-7, 1.0], dtype=torch.float64))
     assert floored.noise_variance == parameters.noise_variance
+    assert torch.equal(em.floored(parameters, unit=2.0 + 1e-15).prior_scale, floored.prior_scale)
 
 
 def turned_objective(q, matrix, n):

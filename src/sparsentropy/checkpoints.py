@@ -10,8 +10,10 @@ from the last number that each of them has.
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
+import reprlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -214,21 +216,48 @@ def read(path: Path, identity: dict[str, Any], device: torch.device) -> Place:
     """
     arrays, header = storage.load(path, kind=KIND)
     theirs = header.get("identity", {})
+    theirs = theirs if isinstance(theirs, dict) else {}
     others = [name for name in identity if theirs.get(name) != identity[name]]
     if others:
         name = others[0]
         raise ValueError(
-            f"{path} is of another run: its {name} is {theirs.get(name)!r}, and here it is {identity[name]!r}; "
+            f"{path} is of another run: its {name} is {reprlib.repr(theirs.get(name))}, and here it is "
+            f"{identity[name]!r}; "
             "go on with the same data and settings, or give another folder"
         )
     try:
         course = unpacked(header["course"], arrays, device)
         done = {name: unpacked(value, arrays, device) for name, value in header["done"].items()}
         index = json.loads(arrays["index"].tobytes())
-        posteriors = _opened(_posteriors(path), index, header["posteriors"], device)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no checkpoint of this version ({error!r})") from None
+        _check(course, index, header["posteriors"]["size"], header["posteriors"]["sha256"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path} is no checkpoint of this version ({storage.word(repr(error))})") from None
+    posteriors = _opened(_posteriors(path), index, header["posteriors"], device)
     return Place(replace(course, state=replace(course.state, posteriors=posteriors)), done)
+
+
+def _check(course: Any, index: Any, size: Any, digest: Any) -> None:
+    """Refuse what no run has written: anybody may have, and given it the right checksum.
+
+    Nothing is taken for granted that memory is set aside for, or that would be a silent error.
+    """
+    p = course.state.parameters
+    numbers = (p.dictionary, p.prior_scale, p.noise_variance)
+    if not all(isinstance(value, torch.Tensor) and bool(value.isfinite().all()) for value in numbers):
+        raise ValueError("no model")
+    if p.dictionary.shape != (p.d, p.h) or p.prior_scale.shape != (p.h,) or p.noise_variance.shape != ():
+        raise ValueError("a model of odd shape")
+    if course.random.dtype != torch.uint8 or course.random.shape != torch.Generator().get_state().shape:
+        raise ValueError("no state of a generator")
+    if type(size) is not int or not isinstance(digest, str):
+        raise ValueError("no checksum")
+    for kind, places, rest in index:
+        if not issubclass(KINDS[kind], AbstractPosterior) or not isinstance(rest, dict) or any(rest.values()):
+            raise ValueError("no posteriors")
+        for begin, dtype, *shape in places.values():
+            sound = dtype in storage.DTYPES and all(type(value) is int and value >= 0 for value in (begin, *shape))
+            if not sound or begin + math.prod(shape) * np.dtype(dtype).itemsize > size:
+                raise ValueError("posteriors beyond the end of their file")
 
 
 def _posteriors(path: Path) -> Path:

@@ -28,6 +28,7 @@ CACHES = ("auto", "memory", "disk", "none")
 POSTERIORS = ("diagonal", "low-rank", "full")
 ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+LEAST_ROOM = 1e-3  # of the largest number whose square a type can hold, for data in units of the noise
 QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
 HINTS = {
     "could not convert string": "remove columns of words or encode them as numbers",
@@ -92,10 +93,14 @@ def check_scale(survey: Survey, dtype: np.dtype) -> float:
     return survey.root_mean_square
 
 
-def check_range(survey: Survey, dtype: np.dtype, unit: float = 1.0) -> None:
-    """Refuse data divided by `unit` if the square of the largest overflows."""
+def check_range(survey: Survey, dtype: np.dtype, unit: float = 1.0, noise: float = 0.0) -> None:
+    """Refuse data divided by `unit` if the square of the largest overflows, or comes near that in units of the noise.
+
+    The standard deviation of the noise is that of a model, in the units of the data that were divided.
+    """
     largest = np.inf if survey.infinite else survey.largest  # such numbers were too large for this type
-    if not largest < np.finfo(dtype).max ** 0.5:
+    most = np.finfo(dtype).max ** 0.5
+    if not largest < (most if noise == 0 else most * min(1.0, LEAST_ROOM * noise)):
         raise _unsquarable(largest * unit, dtype)
 
 
@@ -321,9 +326,12 @@ def codes(Z: Any, h: int) -> np.ndarray:
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
-    """The array as a contiguous tensor; memory is shared unless it is read-only, which torch does not take."""
+    """The array (n, d) as a contiguous tensor; memory is shared unless it is read-only, which torch does not take."""
     array = np.ascontiguousarray(array)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    # Along an axis of length 1 any stride is contiguous to numpy. Torch takes none below zero, and its products go by
+    # them and round accordingly
+    usual = (array.shape[1] * array.itemsize, array.itemsize)
+    return torch.from_numpy(array if array.flags.writeable and array.strides == usual else array.copy())
 
 
 @contextmanager

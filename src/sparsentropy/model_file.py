@@ -4,6 +4,7 @@ Arrays go into the safetensors part, numbers and constructor parameters into the
 data are kept, so that a model that was loaded can go on learning from a stream. Nothing in such a file is code.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +28,7 @@ NUMBERS = (
     "data_scale_",
     "n_samples_seen_",
 )
+COUNTS, FLAGS = ("n_iter_", "n_features_in_", "n_samples_seen_"), ("converged_", "interrupted_")
 ENCODER = "encoder."  # before the names of weights
 SCHEDULE = "schedule"  # key under which the weights of one are written
 
@@ -95,16 +97,20 @@ def read(path: str | Path) -> Saved:
     OSError
         If there is no such file, or it cannot be read.
     ValueError
-        If it is not a model file, is damaged, or was written by a newer version.
+        If it is not a model file, is damaged, or was written by a newer version; or if what it holds is no model,
+        though it is what was written.
     """
     arrays, header = storage.load(path)
     try:
+        _check(arrays, header)
         fitted = {name: arrays[name] for name in ARRAYS} | {name: header["fitted"][name] for name in NUMBERS}
         kept = [f.name for f in fields(Statistics)] if "statistics.n" in arrays else []
         tensors = {name: torch.from_numpy(arrays[f"statistics.{name}"]) for name in kept}
         parameters, names = _restored(header["parameters"]), header["feature_names_in"]
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(f"{path} is a model file without {error}: it was not written by SparseCoding.save.") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} was not written by SparseCoding.save: {storage.word(error)}.") from None
     if names is not None:
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     weights = {name: torch.from_numpy(value) for name, value in arrays.items() if name.startswith(ENCODER)}
@@ -125,3 +131,34 @@ def _restored(parameters: Mapping[str, Any]) -> dict[str, Any]:
         name: Schedule(tuple(map(tuple, value[SCHEDULE]))) if isinstance(value, dict) else value
         for name, value in parameters.items()
     }
+
+
+def _check(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
+    """Refuse what is no model: anybody may have written the file, and given it the right checksum."""
+    components, fitted, names = arrays["components_"], header["fitted"], header["feature_names_in"]
+    if components.ndim != 2 or 0 in components.shape:
+        raise ValueError(f"its components_ have shape {components.shape}, expected (h, d)")
+    h, d = components.shape
+    shapes = {"components_": (h, d), "prior_scale_": (h,)} | {name: (arrays[name].size,) for name in ARRAYS[2:]}
+    sums = {"cross": (d, h), "second_moment": (h, h), "prior_statistic": (h,), "slope_square": (h,), "slope_code": (h,)}
+    shapes |= {f"statistics.{f.name}": sums.get(f.name, ()) for f in fields(Statistics)}
+    shapes |= {name: array.shape for name, array in arrays.items() if name.startswith(ENCODER)}
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype not in (np.float32, np.float64):
+            raise ValueError(f"its {name} has shape {array.shape} and dtype {array.dtype}, expected floats {shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"its {name} holds NaN or infinity")
+    if np.linalg.norm(components.astype(float), axis=1).max() > 1.001:
+        raise ValueError("its components_ are longer than 1")
+    for name in NUMBERS:
+        kind = bool if name in FLAGS else int if name in COUNTS else float
+        if type(fitted[name]) is not kind:
+            raise TypeError(f"its {name} is {storage.word(fitted[name])}, expected {kind.__name__}")
+    positive = [*arrays["prior_scale_"].tolist(), fitted["noise_variance_"], fitted["data_scale_"]]
+    if not all(0 < value < math.inf for value in positive) or min(fitted[name] for name in COUNTS) < 0:
+        raise ValueError("its scales and its noise must be above zero, and what it counts not below")
+    if fitted["n_features_in_"] != d or (names is not None and len(names) != d):
+        raise ValueError(f"its components_ are of {d} features, and its header names others")
+    if not isinstance(header["parameters"], dict):
+        raise TypeError("its parameters are not named")

@@ -62,7 +62,7 @@ def factorised(
 
 def rows_at_once(h: int, d: int, device: torch.device) -> int:
     """Data points whose factors fit into `CHUNK`."""
-    return max(1, CHUNK[device.type] // (h * max(h, d)))
+    return max(1, CHUNK[device.type] // max(1, h * max(h, d)))
 
 
 def factors(

@@ -6,9 +6,10 @@ come after learning are treated as those before. It is stored beside the model a
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, final, overload
+from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -284,9 +285,30 @@ def save(preparation: Preparation, path: str | os.PathLike[str]) -> None:
     ...     load(f"{folder}/preparation.safetensors")
     Preparation(patch_size=8, colour=False, whiten='none', remove_mean=False, zca=None)
     """
+    with saving(preparation, path):
+        pass
+
+
+@contextmanager
+def saving(preparation: Preparation, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Write a preparation beside something else: it takes its place after the block, and not at all if that fails.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        The steps.
+    path : path
+        File to write.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; before the block if there is no room for it.
+    """
     steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
     arrays = {} if preparation.zca is None else vars(preparation.zca)
-    storage.save(path, arrays, steps, kind="preparation")
+    with storage.saving(path, arrays, steps, kind="preparation"):
+        yield
 
 
 def load(path: str | os.PathLike[str]) -> Preparation:
@@ -308,4 +330,26 @@ def load(path: str | os.PathLike[str]) -> Preparation:
         If the file is missing, damaged or of another kind.
     """
     arrays, steps = storage.load(path, kind="preparation")
-    return Preparation(**steps, zca=ZCA(**arrays) if arrays else None)
+    try:
+        found = Preparation(**steps, zca=ZCA(**arrays) if arrays else None)
+        _check(found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the steps of a preparation: {storage.word(error)}") from None
+    return found
+
+
+def _check(found: Preparation) -> None:
+    """Refuse what no preparation can be: anybody may have written the file."""
+    if found.patch_size is not None:
+        checks.count("patch_size", found.patch_size)
+    if found.whiten not in get_args(Whitening):
+        raise ValueError(f"whiten is {found.whiten!r}, expected one of {', '.join(get_args(Whitening))}")
+    if not isinstance(found.colour, bool) or not isinstance(found.remove_mean, bool):
+        raise TypeError("colour and remove_mean must be true or false")
+    if found.zca is None:
+        return
+    d = found.zca.mean.size
+    for name, array in vars(found.zca).items():
+        shape = (d,) if name == "mean" else (d, d)
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name} of the ZCA map must be finite numbers of shape {shape}, got {array.shape}")

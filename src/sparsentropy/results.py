@@ -249,9 +249,36 @@ def load(path: str | os.PathLike[str]) -> Result:
         If the file is missing, damaged or of another kind.
     """
     arrays, header = storage.load(path, kind="run")
-    shape = header["patch_shape"]
-    values: dict[str, Any] = {**header, **arrays, "patch_shape": None if shape is None else tuple(shape)}
-    return Result(**values)
+    try:
+        shape = header["patch_shape"]
+        values: dict[str, Any] = {**header, **arrays, "patch_shape": None if shape is None else tuple(shape)}
+        found = Result(**values)
+        _check(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the numbers of a run: {storage.word(error)}") from None
+    return found
+
+
+def _check(found: Result) -> None:
+    """Refuse what no run can have left: anybody may have written the file."""
+    for field in fields(found):
+        value = getattr(found, field.name)
+        if value is None and field.default is None:
+            continue
+        kind = {"title": str, "metrics": dict, "settings": dict, "patch_shape": tuple}.get(field.name, np.ndarray)
+        if not isinstance(value, kind):
+            raise TypeError(f"its {field.name} is no {kind.__name__}")
+        if isinstance(value, np.ndarray) and (value.dtype != np.float32 or np.isinf(value).any()):
+            raise ValueError(f"its {field.name} must be numbers")
+    d, shape = found.components.shape[1], found.patch_shape
+    if shape is not None and (len(shape) not in (2, 3) or math.prod(shape) != d or min(shape) < 1):
+        raise ValueError(f"its patch_shape is {shape}, which does not fit components of {d} numbers")
+    if 0 in found.components.shape or 0 in found.lower_bounds.shape or found.lower_bounds.ndim != 1:
+        raise ValueError("it has no components or no sweeps")
+    if found.noise_std_per_sweep.shape != found.lower_bounds.shape:
+        raise ValueError("its noise and its bounds are not of the same sweeps")
+    if not all(value is None or isinstance(value, bool | int | float | str) for value in found.metrics.values()):
+        raise TypeError("its metrics are no numbers or words")
 
 
 def jsonable(value: Any) -> Any:

@@ -5,7 +5,10 @@ Such a folder holds ``model.safetensors`` (the model), ``preparation.safetensors
 whatever fails afterwards, what was learned is kept.
 """
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,10 +86,23 @@ def write(folder: Path, model: "SparseCoding", preparation: Preparation, result:
         If a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save(folder / "model.safetensors")
-    preparations.save(preparation, folder / "preparation.safetensors")
-    results.save(result, folder / "run.safetensors")
-    return report.write_report(result, folder)
+    with _alone(folder):
+        # Rows made in another way would be taken without a word, so the two are replaced together
+        with preparations.saving(preparation, folder / "preparation.safetensors"):
+            model.save(folder / "model.safetensors")
+        results.save(result, folder / "run.safetensors")
+        return report.write_report(result, folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run writes into the folder, so that its files are all of one: of the one that ends last."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def rewrite_report(folder: Path) -> Path:

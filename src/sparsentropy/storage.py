@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import reprlib
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,9 @@ HEADER_LIMIT = 16 * 2**20
 # The real-valued types that safetensors and NumPy share.
 INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 DTYPES = INTEGERS | {"bool", "float16", "float32", "float64"}
+NAMES = (
+    {"BOOL"} | {f"{letter}{bits}" for letter in "IU" for bits in (8, 16, 32, 64)} | {"F16", "F32", "F64"}
+)  # in a file
 
 
 def save(
@@ -71,6 +75,28 @@ def save(
     (array([[1., 0.],
            [0., 1.]]), {'prior': 'laplace'})
     """
+    with saving(path, arrays, header, kind=kind):
+        pass
+
+
+@contextmanager
+def saving(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], header: Mapping[str, Any], *, kind: str
+) -> Iterator[None]:
+    """Do as :func:`save`, but the file takes its place only after the block, and not at all if that fails.
+
+    So a file that belongs to another one is replaced together with it: it is on the disk before the other is written.
+
+    Parameters
+    ----------
+    path, arrays, header, kind
+        See :func:`save`.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        See :func:`save`.
+    """
     stored = {_name(name): _storable(name, array) for name, array in arrays.items()}
     text = _header_text(header)
     metadata = {"format": FORMAT, "kind": kind, "version": str(VERSION), "header": text}
@@ -80,6 +106,9 @@ def save(
         raise ValueError(f"header is larger than {HEADER_LIMIT} bytes; store large data as arrays")
     with replacing(path) as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        yield
 
 
 def load(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -122,9 +151,11 @@ def load(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[dict[str
             _check_kind(path, metadata, kind)
             file.seek(0)
             content = file.read()
+        return _decode(path, content, metadata)
     except OSError as error:
         raise type(error)(f"{path} cannot be read ({error.strerror or error}); check the path") from None
-    return _decode(path, content, metadata)
+    except MemoryError:
+        raise ValueError(f"{path} is larger than there is memory for; use a machine with more") from None
 
 
 @contextmanager
@@ -157,13 +188,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ...     (Path(folder) / "note.txt").read_bytes()
     b'whole'
     """
-    path = _path(path)
+    path, told = _path(path), None
     try:
         target = _target(path)
         temporary = target.with_name(f".{FORMAT}-{secrets.token_hex(8)}.tmp")
         try:
             with temporary.open("xb") as file:
-                yield file
+                try:
+                    yield file
+                except OSError as error:
+                    told = error if error.errno is None else None  # of another file in the block, in words of its own
+                    raise
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -171,6 +206,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:
+        if error is told:
+            raise
         raise type(error)(
             f"{path} cannot be written ({error.strerror or error}); check that its folder exists, may be "
             "written to and has space left. What was there before is unchanged"
@@ -242,32 +279,47 @@ def _ordered(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[start:]
 
 
+def word(value: Any) -> str:
+    """What a file says, fit for a message: in one line and cut short, since anybody may have written it."""
+    short = reprlib.Repr()
+    short.maxstring = 200
+    return short.repr(str(value))[1:-1]
+
+
 def _read_metadata(path: Path, file: BinaryIO, size: int) -> dict[str, str]:
-    """Return the metadata of an open safetensors file, having checked its length first."""
+    """Return the metadata of an open safetensors file, having checked all lengths that it claims first."""
     length, first = int.from_bytes(file.read(8), "little"), file.read(1)
     if length < 2 or first != b"{" or length > HEADER_LIMIT:
         raise ValueError(f"{path} is not a safetensors file; expected one written by sparsentropy")
     if 8 + length > size:
         raise ValueError(f"{path} is cut short: {size} bytes are too few; copy or save it again")
     try:
-        metadata = json.loads(first + file.read(length - 1))["__metadata__"]
+        entries = json.loads(first + file.read(length - 1))
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: its header is not JSON; copy or save it again") from None
-    except KeyError:
-        metadata = None
+    metadata = entries.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file of another program; expected one written by {FORMAT}")
+    try:
+        claimed = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        known = all(entry["dtype"] in NAMES for entry in entries.values())
+    except (TypeError, ValueError, LookupError, OverflowError):
+        claimed, known = 0, False
+    if claimed > size:
+        raise ValueError(f"{path} is cut short: {size} bytes are too few; copy or save it again")
+    if not known or claimed < size:
+        raise ValueError(f"{path} is damaged: its content is not what its header says; copy or save it again")
     return metadata
 
 
 def _check_kind(path: Path, metadata: Mapping[str, Any], kind: str) -> None:
     if metadata.get("version") != str(VERSION):
         raise ValueError(
-            f"{path} has format version {metadata.get('version')}, this sparsentropy reads {VERSION}; "
+            f"{path} has format version {word(metadata.get('version'))}, this sparsentropy reads {VERSION}; "
             "upgrade sparsentropy or save it again"
         )
     if metadata.get("kind") != kind:
-        raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a {kind}; give another file")
+        raise ValueError(f"{path} holds a {word(metadata.get('kind'))}, expected a {kind}; give another file")
 
 
 def _decode(path: Path, content: bytes, metadata: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -277,8 +329,10 @@ def _decode(path: Path, content: bytes, metadata: Mapping[str, Any]) -> tuple[di
         arrays = {name: np.array(array) for name, array in safetensors.numpy.load(content).items()}
         intact = metadata["sha256"] == _digest(metadata["kind"], metadata["header"], arrays)
         header = json.loads(metadata["header"]) if intact else None
+    except MemoryError:
+        raise
     except Exception as error:  # the decoders raise almost anything when bytes are missing or wrong
-        raise ValueError(f"{path} is damaged or cut short ({error}); copy or save it again") from None
+        raise ValueError(f"{path} is damaged or cut short ({word(error)}); copy or save it again") from None
     if not isinstance(header, dict):
         raise ValueError(f"{path} is damaged: its content has not its checksum; copy or save it again")
     return arrays, header

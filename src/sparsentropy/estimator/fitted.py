@@ -314,9 +314,22 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             model = cls(**saved.parameters)
         except TypeError as error:
             raise ValueError(f"{path} holds parameters that {cls.__name__} does not know ({error}).") from None
+        try:
+            inputs.check_parameters(model)
+            inputs.resolve_dtype(model.dtype, np.dtype(float))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} holds parameters that {cls.__name__} does not take: {error}") from None
         vars(model).update(saved.fitted)
         if saved.encoder:
+            with torch.device("meta"):  # no memory is taken for what the file only claims
+                expected = model._empty_encoder(model.n_features_in_).state_dict()
+            if {name: value.shape for name, value in expected.items()} != {
+                name: value.shape for name, value in saved.encoder.items()
+            }:
+                raise _no_such_encoder(path)
             model.encoder_ = _filled(model._empty_encoder(model.n_features_in_), saved.encoder, path)
+        elif model.inference == "amortized":
+            raise _no_such_encoder(path)
         model._statistics = saved.statistics
         return model
 
@@ -379,11 +392,11 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             given: Iterable[Any] = rows.pieces(rows.source_of(X))
         else:
             given = rows.batches_of(X) if rows.is_stream(X) else [X]
-        first = 0
+        first, unit = 0, self.data_scale_
         for part in given:
-            x = self._data(part, reset=False, first=first) / self.data_scale_
+            x = self._data(part, reset=False, first=first) / unit
             values = numpy_of(x)
-            inputs.check_range(Survey.of(values), values.dtype, self.data_scale_)
+            inputs.check_range(Survey.of(values), values.dtype, unit, self.noise_variance_**0.5 / unit)
             first += len(x)
             yield x
         if first == 0:
@@ -393,8 +406,10 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """The learned model of data divided by `data_scale_`."""
         unit = self.data_scale_
         as_tensor = {"dtype": dtype, "device": device}
+        dictionary = torch.as_tensor(self.components_.T, **as_tensor)
         return Parameters(
-            torch.as_tensor(self.components_.T, **as_tensor).contiguous(),
+            # A copy even of one row or column: its strides mean nothing, but products go by them and round accordingly
+            dictionary.clone(memory_format=torch.contiguous_format),
             torch.as_tensor(self.prior_scale_ / unit, **as_tensor),
             torch.as_tensor(self.noise_variance_ / unit**2, **as_tensor),
         )
@@ -416,8 +431,12 @@ def _filled(encoder: Encoder, weights: dict[str, Tensor], path: str | Path) -> E
     try:
         encoder.to(next(iter(weights.values())).dtype).load_state_dict(weights)
     except (RuntimeError, TypeError):
-        raise ValueError(f"{path} holds an encoder that is not of the kind its own parameters name.") from None
+        raise _no_such_encoder(path) from None
     return encoder.eval()
+
+
+def _no_such_encoder(path: str | Path) -> ValueError:
+    return ValueError(f"{path} holds an encoder that is not of the kind its own parameters name.")
 
 
 def numpy_of(tensor: Tensor) -> np.ndarray:

@@ -80,7 +80,7 @@ class Masked:
 
     def _chunks(self, x: Tensor) -> Iterator[slice]:
         d, h = self.atoms.shape
-        size = max(1, CHUNK[x.device.type] // (min(d, h) * max(d, h)))
+        size = max(1, CHUNK[x.device.type] // max(1, d * h))  # there may be no atom that is heard
         return (slice(begin, begin + size) for begin in range(0, len(x), size))
 
     def _solved(self, x: Tensor, state: "_State", max_iter: int, tol: float) -> tuple[Diagonal, Cost]:

@@ -48,6 +48,7 @@ APART = 0.2  # μ from which on codes count as told apart well
 PENALTY, SHARE = 0.4, 0.5
 RELAXATION, RELAXATION_APART = 1.6, 1.95
 RIDGE, RIDGE_APART = 1.0, 0.6  # κ in units of α²/2, with which codes have the same variance
+SMALLEST_RIDGE = 1e3 * torch.finfo(torch.float64).eps  # κ, times atoms: with less, G + κ may be singular to rounding
 PLAIN_STEPS = 2
 SOONER = 0.35  # part of the iterations that are enough where codes are told apart well
 MOST_EIGENVALUES = 1024  # of a matrix of this size they are all computed; larger ones are bounded
@@ -97,7 +98,7 @@ class Splitting:
         penalty = torch.ones_like(alpha) if apart else PENALTY * alpha * alpha.clamp(min=SHARE)
         relaxation = RELAXATION_APART if apart else RELAXATION
         # In float64: G may be singular, and ρ many orders smaller
-        precision = (RIDGE_APART if apart else RIDGE) * alpha.square() / 2
+        precision = ((RIDGE_APART if apart else RIDGE) * alpha.square() / 2).clamp(min=SMALLEST_RIDGE * len(alpha))
         # Codes are as large as λ, which is 1/(√2 α) here
         wide = float((ROUNDING * torch.finfo(dtype).eps / alpha).square().sum()) > MOST_ROUNDING
         anchor = problem.from_data(ridge(atoms, precision, torch.float64 if wide else dtype)) / SQRT_2

@@ -7,6 +7,7 @@ x ν_h − Σ_{j≠h} w_j S_jh. In both cases the prior scales and the noise var
 (Theorem 2 of Velychko et al., AISTATS 2024).
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -18,6 +19,7 @@ from sparsentropy.objectives import PLAIN, AbstractStatistics, Statistics, Weigh
 OFF, NARROW = 1e-2, 0.1  # usage and λ|w|/σ below which an atom is off
 AWAY = 1e3  # σ/(λ|w|) that it is given
 JITTERS, LARGEST_JITTER = (1e-12, 1e-9, 1e-6), 1e-3
+SHORTEST = 1e-15  # atom that least squares may give; below lies rounding
 PASSES = 3
 """Rounds over the atoms in one column-wise update; each round raises the bound."""
 
@@ -38,7 +40,7 @@ def update(statistics: Statistics, parameters: Parameters, weights: Weights = PL
         The new parameters, and the factors by which codes must be multiplied to go with them (1 under annealing).
     """
     if weights.plain:
-        return fit(statistics, parameters, least_squares(statistics)).gauged()
+        return fit(statistics, parameters, _pointing(statistics, parameters, least_squares(statistics))).gauged()
     dictionary = columnwise(statistics, parameters.dictionary.double())
     return statistics.fit(parameters, dictionary), torch.ones_like(parameters.prior_scale)
 
@@ -54,6 +56,18 @@ def fit(statistics: AbstractStatistics, parameters: Parameters, dictionary: Tens
     narrow = (fitted.noise_variance.sqrt() / fitted.dictionary.norm(dim=0)).nan_to_num(posinf=0.0)
     off = (statistics.usage < OFF) & (fitted.prior_scale < NARROW * narrow)
     return replace(fitted, prior_scale=torch.where(off, narrow / AWAY, fitted.prior_scale))
+
+
+def _pointing(statistics: Statistics, parameters: Parameters, solved: Tensor) -> Tensor:
+    """The least-squares atoms, where those of length zero keep the direction that they had.
+
+    The codes of such an atom explain nothing, in a place without data for instance. It is made so short that it is out
+    of the way at once (`fit`): with unit length its codes, as wide as the prior, would count as errors.
+    """
+    away = parameters.noise_variance.double().sqrt() / AWAY  # λ|w| to get to
+    length = (away * statistics.n / statistics.prior_statistic).clamp(max=1.0)
+    before = torch.nn.functional.normalize(parameters.dictionary.double(), dim=0)
+    return torch.where(solved.norm(dim=0) < SHORTEST, length * before, solved)
 
 
 def least_squares(statistics: Statistics) -> Tensor:
@@ -102,9 +116,10 @@ def floored(parameters: Parameters, unit: float) -> Parameters:
     """Keep scales and noise away from zero, where the arithmetic ends; `unit` is the root mean square of the data.
 
     An atom that is not needed shrinks by a constant factor at every sweep and would underflow; exactly explained data
-    have no noise at all. Both floors lie far below anything that could be seen in the data.
+    have no noise at all. Both floors lie far below anything that could be seen in the data. They go by the nearest
+    power of two, since the last digit of the unit is another for rows in memory than for the same rows in a file.
     """
-    eps = torch.finfo(parameters.dictionary.dtype).eps
+    eps, unit = torch.finfo(parameters.dictionary.dtype).eps, 2.0 ** round(math.log2(unit))
     return replace(
         parameters,
         prior_scale=parameters.prior_scale.clamp(min=1e-7 * unit),

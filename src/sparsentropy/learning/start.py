@@ -54,10 +54,15 @@ def random_starts(x: Tensor | AbstractRows, h: int, generator: torch.Generator) 
     -------
     list of Parameters
         With unit-length atoms, and prior scales such that the model has the second moment of the data.
+
+    Raises
+    ------
+    ValueError
+        If the data are zero, as those may be that are left when others were set aside.
     """
     data = rows.of(x)
     n, d = data.shape
-    moment = completed_second_moment(data, generator) if data.has_gaps else second_moment(data)
+    moment = completed_second_moment(data, generator) if data.has_gaps else _second_moment_of_any(data)
     eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
     kept = max(1, _rank(eigenvalues, n, h))
     places = [(kept, h), (kept, kept), (d, d)] if h >= d else [(kept, h), (kept, kept)]
@@ -87,6 +92,17 @@ def second_moment(x: Tensor | AbstractRows, team: AbstractTeam | None = None) ->
     return moment / known.clamp(min=1.0)
 
 
+def _second_moment_of_any(data: AbstractRows) -> Tensor:
+    """The same, if there is anything in the data whose square can be computed with."""
+    moment = second_moment(data)
+    if not moment.diagonal().mean() > torch.finfo(data.dtype).tiny ** 0.5:
+        raise ValueError(
+            f"X is zero in all {len(data)} rows that are left to learn from, or far smaller there than in those that "
+            "were set aside: give more rows that vary, or set validation_fraction=0."
+        )
+    return moment
+
+
 def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator) -> Tensor:
     """What the mean of x xᵀ (d, d) would be without gaps: the most likely covariance of Gaussian data.
 
@@ -97,7 +113,7 @@ def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator
     moments of pairs do. Unlike those it does not leave directions without data what sampling makes of them.
     """
     data = rows.of(x)
-    pairs, (n, d) = second_moment(data), data.shape
+    pairs, (n, d) = _second_moment_of_any(data), data.shape
     most = min(data.affordable(4 * d), int(EM_WORK / d**3))
     if most < EM_LEAST * d and most < n:
         return pairs
