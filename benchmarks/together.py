@@ -17,7 +17,7 @@ import numpy as np
 from stored import ATOMS, D, write
 from table import Table
 
-ROWS, WHOLE, ROUNDS, TOL = 250_000, 3, 3, 0.05
+ROWS, WHOLE, ROUNDS, TOL = 100_000, 3, 3, 0.05
 SETUPS = ((1, 1), (1, 2), (2, 1))  # processes, and threads of each
 NOTES = f"""\
 {ROWS:,} rows of {D} float64 numbers, drawn from the model with {ATOMS} atoms, learned with as many by
