@@ -34,7 +34,9 @@ PARTS = (
     "inpainting",
     "scaling",
     "stored",
+    "together",
     "kills",
+    "wide",
     "cases",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -44,12 +44,12 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
             yield [table]
 
 
-def write(path: Path, n: int) -> None:
+def write(path: Path, n: int, dtype: Any = np.float32) -> None:
     """Laplace codes, atoms of unit length at random, noise 0.3."""
     draw = np.random.default_rng(0)
     dictionary = draw.normal(size=(ATOMS, D))
     dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
-    file = np.lib.format.open_memmap(path, "w+", np.float32, (n, D))
+    file = np.lib.format.open_memmap(path, "w+", dtype, (n, D))
     for begin in range(0, n, BLOCK):
         rows = file[begin : begin + BLOCK]
         rows[:] = draw.laplace(size=(len(rows), ATOMS)) @ dictionary + 0.3 * draw.normal(size=rows.shape)

@@ -10,30 +10,37 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
+    {"team"},
     {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage"},
     {"priors", "likelihoods", "posteriors"},
     {"model", "contexts", "gaps"},
     {"objectives"},
     {"inference"},
     {"learning"},
-    {"packing"},
+    {"packing", "memory"},
     {"checkpoints"},
     {"diagnostics", "inputs", "fitting", "module"},
     {"model_file"},
     {"estimator"},
-    {"selection", "plotting", "progress", "large", "terminal"},
+    {"selection", "plotting", "progress", "large", "large_images", "terminal"},
     {"preparation", "results"},
     {"report", "experiments"},
     {"runs", "options", "imaging"},
-    {"image_commands"},
+    {"image_commands", "fit_command"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 """Every module or subpackage. It may import what stands in an earlier line, and the rest of its own subpackage."""
 
 ONLY = {
-    # Learning is about statistics; only the loop, what it holds, and learning with an encoder ask for posteriors
-    ("learning", "inference"): {"learning.loop", "learning.task", "learning.shelf", "learning.gradient"},
+    # Learning is about statistics; only loops, what they hold, and learning with an encoder ask for posteriors
+    ("learning", "inference"): {
+        "learning.loop",
+        "learning.task",
+        "learning.shelf",
+        "learning.gradient",
+        "learning.minibatch",
+    },
 }
 """(importer, imported) → the modules of the importer that may; narrower than `LAYERS`."""
 

@@ -126,6 +126,15 @@ def test_fit_says_where_the_report_is_and_what_was_found(files, tmp_path):
     assert result.stdout.strip() == str(tmp_path / "run" / "report.html")
     assert "sweep 1/2  bound " in result.stderr
     assert "2 atoms learned from 270 data points" in result.stderr
+    assert re.search(r"2 atoms; about \d+ MiB of memory needed, [\d.]+ [GM]iB free", result.stderr)
+
+
+def test_fit_refuses_what_memory_does_not_hold(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("sparsentropy.memory.available", lambda _: 2**20)
+    result = invoke("fit", files / "table.csv", "-o", tmp_path / "run", "--components", 2)
+    assert result.exit_code == 2
+    assert "1 MiB are free" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +145,7 @@ def test_fit_says_where_the_report_is_and_what_was_found(files, tmp_path):
         ["--inference", "amortized", "--encoder", "unrolled", "--refine", 2],
         ["--inference", "amortized", "--posterior", "low-rank", "--rank", 2],
         ["--whiten", "zca", "--remove-mean", "--held-out", 0],
+        ["--learning", "minibatch", "--batch-size", 64],
         ["--dtype", "float64", "--device", "cpu", "--batch-size", 50, "--n-init", 2],
     ],
 )

@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 from sparsentropy import SparseCoding, rows
 from sparsentropy.datasets import make_bars
+from sparsentropy.estimator import needs
 from sparsentropy.learning.shelf import OnDemand
 from test_rows import Chunked
 
@@ -136,8 +137,9 @@ def test_large_data_on_a_disk_have_their_posteriors_there_and_no_part_larger_tha
     monkeypatch.setattr("sparsentropy.rows.stored.MEMORY", 100_000)
     monkeypatch.setattr("sparsentropy.learning.loop.ROWS_PER_UNKNOWN", 4)
     model, told = SparseCoding(**QUICK), []
-    assert model._cache(model._training_data(mapped, 0.0)[0]).place == "disk"
-    assert model._cache(model._training_data(BARS, 0.0)[0]).place == "memory"
+    for given, place in ((mapped, "disk"), (BARS, "memory")):
+        plan = needs.plan(model, given, 0.0, "sweeps")
+        assert needs.cache(model, model._training_data(given, 0.0)[0], plan).place == place
     model.set_params(callback=lambda progress: told.append(progress.rows)).fit(mapped)
     numbers = 100_000 // 8 // (BARS.shape[1] + 40)
     assert sorted(set(told))[:-1] and max(set(told) - {700}) <= numbers < 700  # noqa: PT018

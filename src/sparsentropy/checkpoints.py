@@ -2,7 +2,9 @@
 
 A checkpoint is two files. The large one has the posteriors, batch after batch; the small one has all else, and how
 long the large one is and what it adds up to. The large one is written first, each under another name until it has
-reached the disk, so a checkpoint is there as a whole or not at all. The last few are kept.
+reached the disk, so a checkpoint is there as a whole or not at all. The last few are kept. Of several processes that
+learn together each has files of its own with the same number, in one folder or in folders of their own, and all go on
+from the last number that each of them has.
 """
 
 import fcntl
@@ -27,10 +29,11 @@ from sparsentropy.learning.shelf import OnDemand
 from sparsentropy.packing import KINDS, LEFT_OUT, packed, unpacked
 from sparsentropy.posteriors import AbstractPosterior
 from sparsentropy.rows import bytes_of, read_at
+from sparsentropy.team import ALONE, AbstractTeam
 
 KEPT = 2
 KIND = "checkpoint"
-NAME = re.compile(r"checkpoint-(\d{8})\.safetensors")
+NAME = re.compile(r"checkpoint-(\d{8})(?:\.(\d+))?\.safetensors")
 
 
 @final
@@ -62,6 +65,8 @@ class Checkpoints:
         Seconds between two checkpoints, at least.
     identity : dict
         What has to be the same in a run that goes on from here: numbers and words by name.
+    team : AbstractTeam
+        The processes of the run, all of which do here what one of them does.
 
     Raises
     ------
@@ -69,21 +74,36 @@ class Checkpoints:
         If the folder cannot be made or written to, or another run is using it.
     """
 
-    def __init__(self, folder: Path, every: float, identity: dict[str, Any]) -> None:
-        self.folder, self.every, self.identity = folder, every, identity
+    def __init__(self, folder: Path, every: float, identity: dict[str, Any], team: AbstractTeam = ALONE) -> None:
+        self.folder, self.every, self.identity, self.team = folder, every, identity, team
         self.last = time.monotonic()
+        with team.together():
+            self.lock = self._locked()
+
+    def _locked(self) -> int:
+        folder = self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(folder / f".lock{self._suffix}", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise type(error)(f"{folder} cannot take checkpoints ({error.strerror}); give another folder") from None
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self.lock)
+            os.close(lock)
             raise BlockingIOError(
                 f"{folder} has the checkpoints of a run that is going on; give another folder"
             ) from None
+        return lock
+
+    @property
+    def _suffix(self) -> str:
+        """In the names of files of this process."""
+        return f".{self.team.rank}" if self.team.rank else ""
+
+    def listed(self) -> list[Path]:
+        """Those of this process, oldest first."""
+        return [path for path in listed(self.folder) if int(_parts(path)[2] or 0) == self.team.rank]
 
     def close(self) -> None:
         """Leave the folder to others."""
@@ -92,7 +112,7 @@ class Checkpoints:
     @property
     def due(self) -> bool:
         """Whether it is time for the next one."""
-        return time.monotonic() - self.last >= self.every
+        return self.team.told(time.monotonic() - self.last >= self.every)[0]
 
     def write(self, place: Place) -> Path:
         """Write a checkpoint, and take away those that are too many.
@@ -102,9 +122,16 @@ class Checkpoints:
         OSError
             If the disk is full; the checkpoints before stay.
         """
-        found = listed(self.folder)
-        number = int(NAME.fullmatch(found[-1].name)[1]) + 1 if found else 1  # pyright: ignore[reportOptionalSubscript]
-        path = self.folder / f"checkpoint-{number:08d}.safetensors"
+        number = max(self.team.told(_newest(self.listed()))) + 1
+        path = self.folder / f"checkpoint-{number:08d}{self._suffix}.safetensors"
+        with self.team.together():
+            self._write(path, place)
+        for old in self.listed()[:-KEPT]:
+            _remove(old)
+        self.last = time.monotonic()
+        return path
+
+    def _write(self, path: Path, place: Place) -> None:
         arrays: dict[str, np.ndarray] = {}
         with storage.replacing(_posteriors(path)) as file:
             index, digest = _written(place.course.state.posteriors, file)
@@ -113,11 +140,6 @@ class Checkpoints:
         done = {name: packed(value, arrays) for name, value in place.done.items()}
         header = {"course": packed(place.course, arrays), "done": done, "identity": self.identity}
         storage.save(path, arrays, header | {"posteriors": {"size": size, "sha256": digest}}, kind=KIND)
-        for old in listed(self.folder)[:-KEPT]:
-            old.unlink(missing_ok=True)  # first, so that none is without its posteriors
-            _posteriors(old).unlink(missing_ok=True)
-        self.last = time.monotonic()
-        return path
 
     def newest(self, device: torch.device) -> Place | None:
         """The place to go on from; None if there is none.
@@ -127,7 +149,22 @@ class Checkpoints:
         OSError, ValueError
             If the newest checkpoint is damaged, or is one of another run.
         """
-        found = listed(self.folder)
+        numbers = self.team.told(_newest(self.listed()))
+        number = min(numbers)
+        if number == 0 and max(numbers) > 1:
+            raise ValueError(
+                f"process {numbers.index(0)} of {self.team.size} finds no checkpoints of its own in {self.folder}, but "
+                "others do: each process needs those that it wrote"
+            )
+        # Some may have written one more before all were stopped
+        for path in self.listed():
+            if int(_parts(path)[1]) > number:
+                _remove(path)
+        with self.team.together():
+            return self._read(device)
+
+    def _read(self, device: torch.device) -> Place | None:
+        found = self.listed()
         if not found:
             return None
         try:
@@ -139,8 +176,26 @@ class Checkpoints:
 
 
 def listed(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
-    return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
+    """The checkpoints in a folder, oldest first; of several processes the first one's come first."""
+    found = (path for path in folder.iterdir() if NAME.fullmatch(path.name))
+    return sorted(found, key=lambda path: (int(_parts(path)[2] or 0), path.name))
+
+
+def _parts(path: Path) -> re.Match[str]:
+    """The number of a checkpoint, and of the process that it is of."""
+    found = NAME.fullmatch(path.name)
+    assert found is not None, "listed as a checkpoint"
+    return found
+
+
+def _newest(found: list[Path]) -> int:
+    """The largest number of these; 0 if there are none."""
+    return int(_parts(found[-1])[1]) if found else 0
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)  # first, so that none is without its posteriors
+    _posteriors(path).unlink(missing_ok=True)
 
 
 def read(path: Path, identity: dict[str, Any], device: torch.device) -> Place:

@@ -5,8 +5,7 @@ one line on the error stream and exit code 2. Numbers and the paths of reports g
 to the error stream. What takes long to import is imported by the command that needs it: help comes at once.
 """
 
-import time
-import warnings
+import os
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +34,8 @@ from sparsentropy.options import (
     Inference,
     InferenceKind,
     Key,
+    Learning,
+    LearningKind,
     MaxIter,
     Model,
     NInit,
@@ -63,13 +64,12 @@ from sparsentropy.options import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sparsentropy.estimator import SparseCoding
     from sparsentropy.preparation import Preparation
 
 # typer carries its own copy of click in newer versions; this is the base of all usage errors in each of them.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_TOGETHER = {"fit", "demo"}  # what several processes do together
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
 
 
@@ -94,7 +94,19 @@ class _OneLineErrors(TyperGroup):
             terminal.say("stopped by hand before the result was written")
             raise typer.Exit(130) from None
         except _BAD_INPUT as error:
-            raise typer.Exit(terminal.fail(str(error))) from error
+            raise typer.Exit(terminal.fail(str(error)) if _for_this_process(error) else 2) from error
+
+
+def _rank() -> int:
+    """Which one this is of the processes that torchrun has started."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _for_this_process(error: BaseException) -> bool:
+    """Whether no other process of this run tells of it."""
+    if _rank() == 0:
+        return type(error).__name__ != "ElsewhereError"
+    return type(error).__name__ not in ("ElsewhereError", "ConnectionError")
 
 
 app = typer.Typer(
@@ -114,12 +126,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     show_version: Annotated[bool, option("Print the version.", "--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Sparse codes with uncertainty, and with no penalty to tune.
 
     Start with [bold]sparsentropy demo[/bold], then give your own data to [bold]sparsentropy fit[/bold].
     """
+    del show_version  # told before
+    if _rank() > 0 and context.invoked_subcommand not in _TOGETHER:
+        raise typer.Exit  # the first process does it alone
 
 
 @app.command()
@@ -138,13 +154,17 @@ def demo(
     Example: [bold]sparsentropy demo --out demo-run[/bold]
     """
     from sparsentropy import datasets, runs
+    from sparsentropy.fit_command import learn_and_report
     from sparsentropy.preparation import Preparation
+    from sparsentropy.team import started
 
-    runs.check(out, force=force)
-    preparation = Preparation(patch_size=16, whiten="olshausen")
-    rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
+    team = started()
+    with team.together():
+        runs.check(out, force=force)
+        preparation = Preparation(patch_size=16, whiten="olshausen")
+        rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
     wish = {"n_components": components, "tol": 0.02, "random_state": seed}
-    _learn(rows, preparation, out, wish, title="Natural image patches", held_out=0.1)
+    learn_and_report(rows, preparation, out, wish, team, title="Natural image patches", held_out=0.1)
 
 
 @app.command()
@@ -165,6 +185,7 @@ def fit(
     encoder: EncoderKind = Encoder.UNROLLED,
     refine: Refine = 0,
     annealing: AnnealingKind = Annealing.NONE,
+    learning: LearningKind = Learning.AUTO,
     max_iter: MaxIter = None,
     tol: Tol = None,
     batch_size: BatchSize = None,
@@ -184,6 +205,7 @@ def fit(
     Large .npy and .parquet files, folders of these and arrays of zarr are never held in memory as a whole.
     The noise level and the scale of every atom are found from the data.
     Ctrl-C ends learning early and keeps the best state.
+    Several processes that torchrun has started share the rows.
 
     Example: [bold]sparsentropy fit photos/ --out runs/photos --components 200[/bold]
 
@@ -192,20 +214,24 @@ def fit(
     Example: [bold]sparsentropy fit rows.npy --out runs/rows --checkpoint ckpt --every 10m --resume[/bold]
     """
     from sparsentropy import runs
-    from sparsentropy.preparation import Preparation
+    from sparsentropy.fit_command import learn_and_report
+    from sparsentropy.preparation import Preparation, is_images
+    from sparsentropy.team import started
 
-    runs.check(out, force=force)
-    preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
-    found = preparation.read(data, key=key)
-    preparation = _complete(preparation, whiten, images=isinstance(found, list))
-    rows = preparation.rows(found, n=patches, seed=seed)
+    team = started()
+    with team.together():
+        runs.check(out, force=force)
+        preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
+        found = preparation.read(data, key=key)
+        preparation = _complete(preparation, whiten, images=is_images(found))
+        rows = preparation.rows(found, n=patches, seed=seed)
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
     wish |= {"inference": inference.value, "encoder": encoder.value, "refine": refine}
     wish |= {"tol": tol, "batch_size": batch_size, "cache": cache, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
     wish |= {"checkpoint": checkpoint, "checkpoint_every": seconds(every), "resume": resume}
-    wish |= {"annealing": None if annealing is Annealing.NONE else annealing.value}
-    _learn(rows, preparation, out, wish, title=data.resolve().name, held_out=held_out)
+    wish |= {"learning": learning.value, "annealing": None if annealing is Annealing.NONE else annealing.value}
+    learn_and_report(rows, preparation, out, wish, team, title=data.resolve().name, held_out=held_out)
 
 
 @app.command()
@@ -321,79 +347,6 @@ def _complete(preparation: "Preparation", whiten: Whitening | None, *, images: b
         whiten = Whitening.OLSHAUSEN if images and not preparation.colour else Whitening.NONE
     size = preparation.patch_size or (16 if images else None)
     return replace(preparation, whiten=whiten.value, patch_size=size)
-
-
-def _learn(
-    rows: Any, preparation: "Preparation", out: Path, wish: dict[str, Any], *, title: str, held_out: float
-) -> None:
-    """Fit, write the run folder and say where the report is."""
-    from sparsentropy import runs
-    from sparsentropy.estimator import SparseCoding
-    from sparsentropy.report import headline
-    from sparsentropy.results import summarise
-
-    train, test = _split(rows, held_out, wish["random_state"])
-    preparation = preparation.fit(train)
-    train = preparation.whitened(train)
-    test = None if test is None else preparation.whitened(test)
-    model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
-    terminal.say(f"{len(train):,} data points with {train.shape[1]:,} features, {model.n_components:,} atoms")
-    seconds = _fit(model, train)
-    result = summarise(
-        model,
-        train,
-        test,
-        title=title,
-        settings=_settings(model, preparation) | {"held_out": held_out},
-        patch_shape=preparation.patch_shape(train.shape[1]),
-        seconds=seconds,
-    )
-    print(runs.write(out, model, preparation, result))
-    terminal.say(headline(result))
-    if result.metrics["interrupted"]:
-        raise typer.Exit(130)
-
-
-def _split(rows: Any, share: float, seed: int) -> "tuple[Any, NDArray[Any] | None]":
-    """Keep a random share of the rows for testing; none if there are too few."""
-    import numpy as np
-
-    from sparsentropy import large
-    from sparsentropy.rows import AbstractSource
-
-    if isinstance(rows, AbstractSource):
-        return large.apart(rows, share, seed)
-    held_out = round(share * len(rows))
-    if held_out == 0:
-        return rows, None
-    order = np.random.default_rng(seed).permutation(len(rows))
-    return rows[order[held_out:]], rows[order[:held_out]]
-
-
-def _fit(model: "SparseCoding", rows: Any) -> float:
-    """Fit with progress shown and warnings as notes of one line; return how many seconds it took."""
-    from sparsentropy import progress
-
-    began = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, progress.shown(terminal.console(), len(rows)) as callback:
-        warnings.simplefilter("default")
-        model.set_params(callback=callback).fit(rows)
-    model.set_params(callback=None, checkpoint=None, resume=False)  # what comes after has nothing to go on from
-    if model.interrupted_:
-        terminal.say("stopped by hand; keeping the best state so far")
-    for warning in caught:
-        terminal.say(f"note: {terminal.one_line(str(warning.message))}")
-    return time.perf_counter() - began
-
-
-def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, Any]:
-    """Collect what was asked for: the model first, then the data, then the rest."""
-    first = {"n_components": model.n_components, "posterior": model.posterior}
-    steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
-    hidden = {"callback", "verbose", "cache", "checkpoint", "checkpoint_every", "resume"}
-    hidden |= set() if model.posterior == "low-rank" else {"rank"}
-    hidden |= set() if model.inference == "amortized" else {"encoder", "refine"}
-    return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}
 
 
 def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCoding", Any]:

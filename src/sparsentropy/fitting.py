@@ -20,12 +20,24 @@ from torch import Tensor
 
 from sparsentropy.checkpoints import Checkpoints, Place
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
-from sparsentropy.learning import IN_MEMORY, Cache, Schedule, Sweep, em, learn, learn_amortized, online, random_starts
+from sparsentropy.learning import (
+    IN_MEMORY,
+    Cache,
+    Schedule,
+    Sweep,
+    em,
+    learn,
+    learn_amortized,
+    learn_by_batches,
+    online,
+    random_starts,
+)
 from sparsentropy.learning.course import Course
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 from sparsentropy.rows import AbstractRows, drawn
+from sparsentropy.team import ALONE, AbstractTeam
 
 STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
 WARM_ITERATIONS = 8  # of that for held-out rows from the posteriors of the last sweep
@@ -92,6 +104,7 @@ class Settings:
     validation_fraction: float = 0.0
     cache: Cache = IN_MEMORY
     annealing: Schedule | None = None
+    learning: str = "sweeps"
 
 
 @final
@@ -166,20 +179,22 @@ def best_of_starts(
         If Ctrl-C came before there was anything to keep.
     """
     began, best, interrupted = time.monotonic(), None, False
-    seeds, first, told = [int(random.randint(2**31 - 1)) for _ in range(settings.n_init)], 1, 0
+    seeds = x.team.told([int(random.randint(2**31 - 1)) for _ in range(settings.n_init)])[0]
+    first, told = 1, 0
     if place is not None:
         seeds, first, told = place.done["seeds"], place.done["start"], place.done["told"]
         best, began = _earlier(place.done["earlier"]), began - place.done["seconds"]
-    for start, seed in enumerate(seeds[first - 1 :], first):
-        count = itertools.count(told + 1)
-        report = _reporter(start, settings.max_iter, unit, began, tell, count)
-        mark = partial(_mark, checkpoints, seeds, start, best, began) if checkpoints else None
-        outcome, interrupted = _one_start(x, solver_of(seed), settings, seed, report, mark, place)
-        place, told = None, 0
-        if outcome is not None and (best is None or outcome.merit > best.merit):
-            best = outcome
-        if interrupted:
-            break
+    with x.team.attentive():
+        for start, seed in enumerate(seeds[first - 1 :], first):
+            count = itertools.count(told + 1)
+            report = _reporter(start, settings.max_iter, unit, began, tell, count)
+            mark = partial(_mark, checkpoints, seeds, start, best, began) if checkpoints else None
+            outcome, interrupted = _one_start(x, solver_of(seed), settings, seed, report, mark, place)
+            place, told = None, 0
+            if outcome is not None and (best is None or outcome.merit > best.merit):
+                best = outcome
+            if interrupted:
+                break
     if best is None:
         raise KeyboardInterrupt("stopped before the first sweep was over: there is nothing to keep")
     return replace(best, interrupted=interrupted).in_units(unit)
@@ -193,9 +208,10 @@ class _HeldOut:
     that bound has risen by less than the tolerance in each of the last sweeps, on average.
     """
 
-    def __init__(self, x: Tensor, solver: AbstractSolver, tol: float) -> None:
-        self.x, self.solver, self.tol = x, for_data(solver, x), tol
-        self.d = float((~x.isnan()).sum()) / len(x)
+    def __init__(self, x: Tensor, solver: AbstractSolver, tol: float, team: AbstractTeam) -> None:
+        self.x, self.solver, self.tol, self.team = x, solver, tol, team
+        known, n = team.sum((~x.isnan()).sum(), torch.tensor(len(x)).to(x.device))
+        self.n, self.d = float(n), float(known) / float(n)
         self.posterior: AbstractPosterior | None = None
         self.best: Sweep | None = None
         self.bounds: list[float] = []
@@ -206,7 +222,8 @@ class _HeldOut:
         iterations = STREAM_ITERATIONS if self.posterior is None else WARM_ITERATIONS
         solution = self.solver(self.x, sweep.parameters, self.posterior, max_iter=iterations, tol=0.0)
         self.posterior = solution.posterior
-        bound = float(elbo_rows(self.x, solution.posterior, sweep.parameters).double().mean())
+        (total,) = self.team.sum(elbo_rows(self.x, solution.posterior, sweep.parameters).sum(dtype=torch.float64))
+        bound = float(total) / self.n
         self.best = sweep if bound > max(self.bounds, default=-math.inf) else self.best
         self.bounds.append(bound)
         self.annealed += sweep.annealed
@@ -245,12 +262,13 @@ def _one_start(
     interrupted, watch = False, None
     if aside := held_out_rows(len(x), settings.validation_fraction):
         chosen = drawn(len(x), aside, generator)
-        watch, x = _HeldOut(x.take(chosen), solver, settings.tol), x.without(chosen)
+        watch = _HeldOut(x.take(chosen), for_data(solver, x), settings.tol, x.team)
+        x = x.without(chosen)
     record = _Record(watch) if place is None else _Record.of(watch, place.done["record"])
     kept = {} if mark is None else {"mark": partial(mark, record), "resume": place and place.course}
     place = None  # it keeps posteriors that are soon no longer needed
     try:
-        sweeps = _learning(solver)(
+        sweeps = _learning(solver, settings)(
             x,
             random_starts(x, settings.n_components, generator),
             solver,
@@ -258,14 +276,12 @@ def _one_start(
             tol=settings.tol,
             batch_size=settings.batch_size,
             generator=generator,
-            schedule=settings.annealing,
-            cache=settings.cache,
             **kept,
         )
         kept.clear()
         for sweep in sweeps:
             record.add(sweep, whole=sweep.rows == len(x))
-            if report(sweep):
+            if x.team.any(report(sweep)):
                 interrupted = True
                 break
             if watch is not None and watch.settled:
@@ -345,8 +361,11 @@ def _earlier(told: list[Any] | None) -> Outcome | None:
     return None if told is None else Outcome(*told)
 
 
-def _learning(solver: AbstractSolver) -> Callable[..., Iterator[Sweep]]:
-    return learn_amortized if isinstance(solver, AmortizedSolver) else learn
+def _learning(solver: AbstractSolver, settings: Settings) -> Callable[..., Iterator[Sweep]]:
+    if settings.learning == "minibatch":
+        return learn_by_batches
+    chosen = learn_amortized if isinstance(solver, AmortizedSolver) else learn
+    return partial(chosen, schedule=settings.annealing, cache=settings.cache)
 
 
 def _reporter(
@@ -378,12 +397,19 @@ def unfinished(sweeps: int, max_iter: int, tol: float) -> str:
 
 
 @full_float32()
-def next_of_stream(x: Tensor, solver: AbstractSolver, parameters: Parameters, past: Statistics, seen: int) -> Sweep:
-    """Learn from one more batch of a stream; `seen` data points came before."""
+def next_of_stream(
+    x: Tensor,
+    solver: AbstractSolver,
+    parameters: Parameters,
+    past: Statistics,
+    seen: int,
+    team: AbstractTeam = ALONE,
+) -> Sweep:
+    """Learn from one more batch of a stream, of which each process has rows; `seen` data points came before."""
     solution = for_data(solver, x)(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
-    batch = Statistics.of(x, solution.posterior, parameters)
-    seen, independent = seen + x.shape[0], isinstance(solution.posterior, Diagonal)
+    batch = Statistics.of(x, solution.posterior, parameters).pooled(team)
+    seen, independent = seen + round(float(batch.n)), isinstance(solution.posterior, Diagonal)
     statistics = online.absorb(past, batch, seen)
     statistics, parameters = online.update(statistics, batch, parameters, seen, independent=independent)
-    parameters = em.floored(parameters, 1.0)
+    parameters = em.floored(parameters, 1.0).agreed(team)
     return Sweep(parameters, float(entropy_elbo(statistics, parameters)), statistics)

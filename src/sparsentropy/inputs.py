@@ -23,6 +23,7 @@ from sparsentropy.rows import Survey
 
 FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
 INFERENCE, ENCODERS = ("iterative", "amortized"), ("unrolled", "residual", "mlp")
+LEARNING = ("auto", "sweeps", "minibatch")
 CACHES = ("auto", "memory", "disk", "none")
 POSTERIORS = ("diagonal", "low-rank", "full")
 ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
@@ -166,9 +167,22 @@ def check_parameters(model: Any) -> str:
     check_count("refine", model.refine, least=0)
     if check_choice("inference", model.inference, INFERENCE) == "amortized" and kind == "full":
         raise ValueError("inference='amortized' needs posterior='diagonal' or 'low-rank'; got posterior='full'.")
+    if check_choice("learning", model.learning, LEARNING) == "minibatch":
+        check_minibatch(model)
     if model.low_memory and kind != "diagonal":
         raise ValueError(f"low_memory=True needs posterior='diagonal'; got posterior={model.posterior!r}.")
     return kind
+
+
+def check_minibatch(model: Any) -> None:
+    """Whether all else that is asked for goes with minibatches."""
+    others = {"inference": "iterative", "annealing": None, "checkpoint": None, "distributed": None}
+    for name, expected in others.items():
+        if getattr(model, name) != expected:
+            raise ValueError(
+                f"learning='minibatch' needs {name}={expected!r}; got {name}={getattr(model, name)!r}: "
+                "use learning='sweeps' for that."
+            )
 
 
 def check_annealing(value: Any) -> Callable[[int], tuple[float, float]] | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy import likelihoods, priors
+from sparsentropy.team import AbstractTeam
 
 LAPLACE = priors.Laplace()
 GAUSSIAN = likelihoods.Gaussian()
@@ -83,6 +84,11 @@ class Parameters:
     def rescaled(self, factor: float) -> "Parameters":
         """The model of `factor` · x."""
         return replace(self, prior_scale=self.prior_scale * factor, noise_variance=self.noise_variance * factor**2)
+
+    def agreed(self, team: AbstractTeam) -> "Parameters":
+        """Those of the first process of a team."""
+        dictionary, scale, noise = team.agreed(self.dictionary, self.prior_scale, self.noise_variance)
+        return replace(self, dictionary=dictionary, prior_scale=scale, noise_variance=noise)
 
     def to(self, dtype: torch.dtype) -> "Parameters":
         """The same numbers in another floating-point type."""

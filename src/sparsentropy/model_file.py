@@ -44,15 +44,15 @@ class Saved:
         Constructor parameters.
     fitted : dict
         Fitted attributes by name.
-    statistics : Statistics
-        Of the data that were learned from.
+    statistics : Statistics or None
+        Of the data that were learned from, if they are kept.
     encoder : dict
         Weights of the encoder by name; empty where there was none.
     """
 
     parameters: dict[str, Any]
     fitted: dict[str, Any]
-    statistics: Statistics
+    statistics: Statistics | None
     encoder: dict[str, torch.Tensor]
 
 
@@ -60,7 +60,7 @@ def write(
     path: str | Path,
     parameters: Mapping[str, Any],
     fitted: Mapping[str, Any],
-    statistics: Statistics,
+    statistics: Statistics | None,
     encoder: Mapping[str, torch.Tensor],
 ) -> None:
     """Write a model file.
@@ -72,12 +72,13 @@ def write(
         Constructor parameters; those that JSON cannot hold, a callback say, are left out.
     fitted : mapping
         Fitted attributes, of which those named in this module are written.
-    statistics : Statistics
+    statistics : Statistics or None
     encoder : mapping
         Weights by name.
     """
     arrays = {name: np.asarray(fitted[name]) for name in ARRAYS}
-    arrays |= {f"statistics.{f.name}": getattr(statistics, f.name).cpu().numpy() for f in fields(Statistics)}
+    if statistics is not None:
+        arrays |= {f"statistics.{f.name}": getattr(statistics, f.name).cpu().numpy() for f in fields(Statistics)}
     arrays |= {ENCODER + name: value.cpu().numpy() for name, value in encoder.items()}
     names = fitted.get("feature_names_in_")
     header = {
@@ -103,7 +104,8 @@ def read(path: str | Path) -> Saved:
     try:
         _check(arrays, header)
         fitted = {name: arrays[name] for name in ARRAYS} | {name: header["fitted"][name] for name in NUMBERS}
-        tensors = {f.name: torch.from_numpy(arrays[f"statistics.{f.name}"]) for f in fields(Statistics)}
+        kept = [f.name for f in fields(Statistics)] if "statistics.n" in arrays else []
+        tensors = {name: torch.from_numpy(arrays[f"statistics.{name}"]) for name in kept}
         parameters, names = _restored(header["parameters"]), header["feature_names_in"]
     except KeyError as error:
         raise ValueError(f"{path} is a model file without {error}: it was not written by SparseCoding.save.") from None
@@ -113,7 +115,7 @@ def read(path: str | Path) -> Saved:
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     weights = {name: torch.from_numpy(value) for name, value in arrays.items() if name.startswith(ENCODER)}
     encoder = {name.removeprefix(ENCODER): value for name, value in weights.items()}
-    return Saved(parameters, fitted, Statistics(**tensors), encoder)
+    return Saved(parameters, fitted, Statistics(**tensors) if tensors else None, encoder)
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,14 +11,16 @@ bounds are in nats per data point. Statistics are pooled first and the logarithm
 minibatch objectives is optimistic and depends on the size of the batches.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
 from sparsentropy.model import Parameters
-from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.posteriors import AbstractPosterior, Diagonal
+from sparsentropy.team import AbstractTeam
 
 
 @final
@@ -60,10 +62,9 @@ class Weights:
 PLAIN = Weights()
 
 
-@final
 @dataclass(frozen=True)
-class Statistics:
-    """Sums over n data points, in float64; `a + b` is the statistic of both sets.
+class AbstractStatistics(ABC):
+    """Sums over n data points that a bound is a short function of, in float64; `a + b` is that of both sets.
 
     Parameters
     ----------
@@ -71,18 +72,82 @@ class Statistics:
         Number of data points.
     observed : Tensor, shape ()
         Number of their entries that were observed, n d where none is missing.
+    prior_statistic : Tensor, shape (h,)
+        Σ E|z|.
+    entropy : Tensor, shape ()
+        Σ H[q] in nats.
+    slope_square : Tensor, shape (h,)
+        Σ e², where e = ∂E|z|/∂ν is the prior's slope.
+    """
+
+    n: Tensor
+    observed: Tensor
+    prior_statistic: Tensor
+    entropy: Tensor
+    slope_square: Tensor
+
+    @abstractmethod
+    def mean_error(self, dictionary: Tensor) -> Tensor:
+        """Mean expected squared error of a dictionary, mean_n [tr(WᵀW T_n) + |Wν_n − x_n|²]."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def pooled(self, team: AbstractTeam) -> Self:
+        """Of the data of all processes of a team."""
+        names = [f.name for f in fields(self)]
+        total = team.sum(*(getattr(self, name) for name in names))
+        return type(self)(**dict(zip(names, total, strict=True)))
+
+    def __mul__(self, weight: float) -> Self:
+        """Forgetting: the same sums as if every data point counted `weight` times."""
+        return type(self)(**{f.name: getattr(self, f.name) * weight for f in fields(self)})
+
+    @property
+    def d(self) -> Tensor:
+        """Observed entries of a data point, on average."""
+        return self.observed / self.n
+
+    @property
+    def usage(self) -> Tensor:
+        """Mean e² (h,): 0 for an atom that is off, near 1 for one whose codes stand out of their uncertainty.
+
+        The posteriors of an atom that is off are all alike, as wide as the prior and centred at zero, where the
+        prior has no slope.
+        """
+        return self.slope_square / self.n
+
+    def to(self, device: torch.device) -> Self:
+        """The same sums on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def fit(self, parameters: Parameters, dictionary: Tensor | None = None) -> Parameters:
+        """The closed forms: λ* = mean E|z| and σ²* = mean error / d (Theorem 2), in the dtype of `parameters`."""
+        W = parameters.dictionary if dictionary is None else dictionary
+        dtype = parameters.dictionary.dtype
+        return replace(
+            parameters,
+            dictionary=W.to(dtype),
+            prior_scale=parameters.prior.fit(self.prior_statistic / self.n).to(dtype),
+            noise_variance=parameters.likelihood.fit(self.mean_error(W), self.d).to(dtype),
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Statistics(AbstractStatistics):
+    """Sums over n data points, with the moments of all pairs of codes: enough for the bound of any dictionary.
+
+    Parameters
+    ----------
     square : Tensor, shape ()
         Σ |x|².
     cross : Tensor, shape (d, h)
         Σ x νᵀ.
     second_moment : Tensor, shape (h, h)
         Σ ν νᵀ + T.
-    prior_statistic : Tensor, shape (h,)
-        Σ E|z|.
-    entropy : Tensor, shape ()
-        Σ H[q] in nats.
-    slope_square, slope_code : Tensor, shape (h,)
-        Σ e² and Σ e ν, where e = ∂E|z|/∂ν: what a learning step needs to know of the prior's slope.
+    slope_code : Tensor, shape (h,)
+        Σ e ν, which a learning step needs to know of the prior's slope e.
 
     Examples
     --------
@@ -95,14 +160,9 @@ class Statistics:
     True
     """
 
-    n: Tensor
-    observed: Tensor
     square: Tensor
     cross: Tensor
     second_moment: Tensor
-    prior_statistic: Tensor
-    entropy: Tensor
-    slope_square: Tensor
     slope_code: Tensor
 
     @classmethod
@@ -145,31 +205,6 @@ class Statistics:
             slope_code=(slope * q.mean).sum(0, dtype=torch.float64),
         )
 
-    def __add__(self, other: "Statistics") -> "Statistics":
-        return Statistics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
-
-    def __mul__(self, weight: float) -> "Statistics":
-        """Forgetting: the same sums as if every data point counted `weight` times."""
-        return Statistics(**{f.name: getattr(self, f.name) * weight for f in fields(self)})
-
-    @property
-    def d(self) -> Tensor:
-        """Observed entries of a data point, on average."""
-        return self.observed / self.n
-
-    @property
-    def usage(self) -> Tensor:
-        """Mean e² (h,): 0 for an atom that is off, near 1 for one whose codes stand out of their uncertainty.
-
-        The posteriors of an atom that is off are all alike, as wide as the prior and centred at zero, where the
-        prior has no slope.
-        """
-        return self.slope_square / self.n
-
-    def to(self, device: torch.device) -> "Statistics":
-        """The same sums on another device."""
-        return Statistics(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
     def rescaled(self, factor: Tensor) -> "Statistics":
         """The statistics after codes were multiplied by `factor` (h,)."""
         return replace(
@@ -193,31 +228,82 @@ class Statistics:
         )
 
     def mean_error(self, dictionary: Tensor) -> Tensor:
-        """Mean expected squared error, mean_n [tr(WᵀW T_n) + |Wν_n − x_n|²]."""
+        """See `AbstractStatistics`."""
         W = dictionary.double()
         # |x|² − 2 xᵀWν + tr(WᵀW (ννᵀ + T))
         total = self.square - 2 * (W * self.cross).sum() + (W * (W @ self.second_moment)).sum()
         floor = torch.finfo(torch.float64).eps * self.square
         return torch.maximum(total, floor) / self.n
 
-    def fit(self, parameters: Parameters, dictionary: Tensor | None = None) -> Parameters:
-        """The closed forms: λ* = mean E|z| and σ²* = mean error / d (Theorem 2), in the dtype of `parameters`."""
-        W = parameters.dictionary if dictionary is None else dictionary
-        dtype = parameters.dictionary.dtype
-        return replace(
-            parameters,
-            dictionary=W.to(dtype),
-            prior_scale=parameters.prior.fit(self.prior_statistic / self.n).to(dtype),
-            noise_variance=parameters.likelihood.fit(self.mean_error(W), self.d).to(dtype),
+
+@final
+@dataclass(frozen=True)
+class Marginals(AbstractStatistics):
+    """Sums that know nothing of how codes go together, and of the error at one dictionary only: O(h) numbers.
+
+    They are enough for the bound at the dictionary that posteriors were inferred with, and for λ* and σ²*.
+
+    Parameters
+    ----------
+    error : Tensor, shape ()
+        Σ_n [tr(WᵀW T_n) + |Wν_n − x_n|²] over the entries that were observed.
+    code_square : Tensor, shape (h,)
+        Σ E[z²].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sparsentropy.posteriors import Diagonal
+    >>> x, q = torch.eye(2), Diagonal(torch.eye(2), 0.01 * torch.ones(2, 2))
+    >>> parameters = Parameters(torch.eye(2), torch.ones(2), torch.tensor(0.01))
+    >>> few, all_pairs = Marginals.of(x, q, parameters), Statistics.of(x, q, parameters)
+    >>> bool(torch.isclose(entropy_elbo(few, parameters), entropy_elbo(all_pairs, parameters)))
+    True
+    """
+
+    error: Tensor
+    code_square: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, q: AbstractPosterior, parameters: Parameters) -> "Marginals":
+        """Sums over data x (n, d) under q; NaN is what is missing."""
+        error, observed = _errors(x, q, parameters)
+        statistic, slope = parameters.prior.statistic_and_slope(q.mean, q.std)
+        return cls(
+            n=torch.tensor(float(x.shape[0]), dtype=torch.float64, device=x.device),
+            observed=observed.sum(dtype=torch.float64),
+            prior_statistic=statistic.sum(0, dtype=torch.float64),
+            entropy=q.entropy().sum(dtype=torch.float64),
+            slope_square=slope.square().sum(0, dtype=torch.float64),
+            error=error.sum(dtype=torch.float64),
+            code_square=(q.mean.square() + q.variance).sum(0, dtype=torch.float64),
         )
 
+    def mean_error(self, dictionary: Tensor) -> Tensor:
+        """See `AbstractStatistics`; of the dictionary that the sums were made with, whatever is given."""
+        del dictionary
+        return self.error / self.n
 
-def elbo(statistics: Statistics, parameters: Parameters) -> Tensor:
+
+def uphill(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """Σ_n (x − Wν)νᵀ − W T over the entries that were observed, (d, h), and x − Wν (n, d), zero where they were not.
+
+    It is σ² times the gradient of the bound in W: Σ xνᵀ − W Σ(ννᵀ + T) without a matrix of all pairs of codes.
+    """
+    residual, missing = _residual(x, q, parameters)
+    if missing is None and isinstance(q, Diagonal):
+        return residual.T @ q.mean - parameters.dictionary * q.variance.sum(0), residual
+    seen = torch.ones_like(x) if missing is None else (~missing).to(x.dtype)
+    spread = q.projected_covariance_sum(parameters.dictionary, seen)
+    return residual.T @ q.mean - spread.to(x.dtype), residual
+
+
+def elbo(statistics: AbstractStatistics, parameters: Parameters) -> Tensor:
     """Standard evidence lower bound at the given λ, σ² and W.
 
     Parameters
     ----------
-    statistics : Statistics
+    statistics : AbstractStatistics
     parameters : Parameters
 
     Returns
@@ -231,12 +317,12 @@ def elbo(statistics: Statistics, parameters: Parameters) -> Tensor:
     return reconstruction + prior + statistics.entropy / statistics.n
 
 
-def entropy_elbo(statistics: Statistics, parameters: Parameters, weights: Weights = PLAIN) -> Tensor:
+def entropy_elbo(statistics: AbstractStatistics, parameters: Parameters, weights: Weights = PLAIN) -> Tensor:
     """Entropy-based lower bound L_H: the three entropies at the optimal λ* and σ²* for the dictionary of `parameters`.
 
     Parameters
     ----------
-    statistics : Statistics
+    statistics : AbstractStatistics
     parameters : Parameters
         Only the dictionary and the kinds of prior and likelihood are used.
     weights : Weights
@@ -259,15 +345,20 @@ def elbo_rows(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> Tensor
     Where entries are missing (NaN), that of the others.
     """
     p = parameters
+    error, d = _errors(x, q, p)
+    reconstruction = p.likelihood.expected_log_prob(error, p.noise_variance, d)
+    return reconstruction + p.prior.expected_log_prob(p.prior.statistic(q), p.prior_scale) + q.entropy()
+
+
+def _errors(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """Expected squared error of the entries that were observed, and how many these are (n,)."""
+    p = parameters
     residual, missing = _residual(x, q, p)
     error = residual.square().sum(1)
     if missing is None:
-        error, d = error + q.spread(p.dictionary), p.d
-    else:
-        seen = (~missing).to(x.dtype)
-        error, d = error + (q.projected_variance(p.dictionary) * seen).sum(1), seen.sum(1)
-    reconstruction = p.likelihood.expected_log_prob(error, p.noise_variance, d)
-    return reconstruction + p.prior.expected_log_prob(p.prior.statistic(q), p.prior_scale) + q.entropy()
+        return error + q.spread(p.dictionary), torch.full_like(error, p.d)
+    seen = (~missing).to(x.dtype)
+    return error + (q.projected_variance(p.dictionary) * seen).sum(1), seen.sum(1)
 
 
 def _residual(x: Tensor, q: AbstractPosterior, parameters: Parameters) -> tuple[Tensor, Tensor | None]:

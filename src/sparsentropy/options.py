@@ -35,6 +35,14 @@ class Encoder(StrEnum):
     MLP = "mlp"
 
 
+class Learning(StrEnum):
+    """Steps after sweeps over all data, or after every batch; auto: batches where sweeps need much memory."""
+
+    AUTO = "auto"
+    SWEEPS = "sweeps"
+    MINIBATCH = "minibatch"
+
+
 class Annealing(StrEnum):
     """Weights on the entropies during the first sweeps, as in the paper."""
 
@@ -131,7 +139,13 @@ Refine = Annotated[int, number("Iterations after the encoder.", LEARNING, 0)]
 AnnealingKind = Annotated[
     Annealing, option("Weights on the entropies during the first sweeps.", "--annealing", panel=LEARNING)
 ]
-MaxIter = Annotated[int | None, number("Largest number of sweeps over the data.", LEARNING, 1, "automatic")]
+LearningKind = Annotated[
+    Learning,
+    option("Steps after sweeps over all data, or after every batch, in less memory.", "--learning", panel=LEARNING),
+]
+MaxIter = Annotated[
+    int | None, number("Largest number of sweeps over the data, or rounds of batches.", LEARNING, 1, "automatic")
+]
 Tol = Annotated[float | None, number("Stop when a sweep gains less.", LEARNING, 0, "automatic")]
 BatchSize = Annotated[int | None, number("Rows per batch.", LEARNING, 1, "automatic")]
 CacheIn = Annotated[

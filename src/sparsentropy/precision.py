@@ -71,10 +71,10 @@ def factors(
     dtype: torch.dtype = torch.float64,
     observed: Tensor | None = None,
 ) -> "Iterator[tuple[slice, Cholesky | Woodbury]]":
-    """Factorise T_n⁻¹ chunk by chunk."""
+    """Factorise T_n⁻¹ chunk by chunk; of no data points there is one chunk."""
     n, h = prior_precision.shape
     size = rows_at_once(h, scaled_dictionary.shape[0], prior_precision.device)
-    for begin in range(0, n, size):
+    for begin in range(0, max(n, 1), size):
         rows = slice(begin, min(begin + size, n))
         seen = None if observed is None else observed[rows]
         yield rows, factorised(prior_precision[rows], scaled_dictionary, dtype, seen)

@@ -57,8 +57,10 @@ class Preparation:
     remove_mean: bool = False
     zca: ZCA | None = None
 
-    def read(self, path: str | os.PathLike[str], *, key: str | None = None) -> "list[Array] | Array | AbstractSource":
-        """Read images as a list, or a table as a matrix; a large table is opened and not read.
+    def read(
+        self, path: str | os.PathLike[str], *, key: str | None = None
+    ) -> "Sequence[Array] | Array | AbstractSource":
+        """Read images as a list, or a table as a matrix; what is large is opened and not read.
 
         Parameters
         ----------
@@ -72,7 +74,7 @@ class Preparation:
 
         Returns
         -------
-        list of ndarray, ndarray of shape (n, d), or rows.AbstractSource
+        sequence of ndarray, ndarray of shape (n, d), or rows.AbstractSource
             Images, or a table, in which NaN is what is missing.
 
         Raises
@@ -81,12 +83,13 @@ class Preparation:
             If there is nothing to read, or not numbers.
         """
         found = checks.path("DATA", path)
-        from sparsentropy import large  # imported late: a report needs no torch
+        from sparsentropy import large, large_images  # imported late: a report needs no torch
 
         if (source := large.opened(found)) is not None:
             return source
         if found.is_dir() or found.suffix.lower() in SUFFIXES:
-            return datasets.load_images(found, grey=not self.colour)
+            many = large_images.Images.of(found, grey=not self.colour)
+            return many if many.large else datasets.load_images(found, grey=not self.colour)
         array = datasets.load_array(found, key=key)
         if array.ndim == 3:
             return list(np.moveaxis(array, -1, 0) if found.suffix.lower() == ".mat" else array)
@@ -124,7 +127,7 @@ class Preparation:
         >>> Preparation(patch_size=4, whiten="olshausen").rows([image], n=500).shape
         (500, 16)
         """
-        rows = self._patches(data, n, seed) if isinstance(data, list) else data
+        rows = self._patches(data, n, seed) if is_images(data) else data
         self.patch_shape(rows.shape[1])
         return _changed(rows, lambda part: datasets.remove_patch_mean(part).patches) if self.remove_mean else rows
 
@@ -228,17 +231,26 @@ class Preparation:
             )
         return (p, p) if d == p * p else (p, p, 3)
 
-    def _patches(self, images: Sequence[Array], n: int | None, seed: int) -> Array:
+    def _patches(self, images: Sequence[Array], n: int | None, seed: int) -> "Array | AbstractSource":
         size = self.patch_size
         if size is None:
             raise ValueError("images need a patch size, and none is known; give a table of numbers instead")
+        if self.whiten == "olshausen" and self.colour:
+            raise ValueError("olshausen whitening needs grey images; whiten colour images by zca or not at all")
+        from sparsentropy import large_images  # imported late: a report needs no torch
+
+        if large_images.too_many(images, size, n):
+            return large_images.cut(images, size, n, seed, whiten=self.whiten == "olshausen")
         if self.whiten == "olshausen":
-            if self.colour:
-                raise ValueError("olshausen whitening needs grey images; whiten colour images by zca or not at all")
             images = datasets.whiten_images(images)
         if n is None:
             return datasets.extract_patches(images, size=size, stride=size)
         return datasets.extract_patches(images, size=size, n=n, seed=seed)
+
+
+def is_images(found: Any) -> bool:
+    """Whether what was read is images, and no table."""
+    return isinstance(found, Sequence)
 
 
 def _changed(rows: "Array | AbstractSource", change: Callable[[Array], Array]) -> "Array | AbstractSource":

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageOps, ImageSequence
 
 from . import checks
 
@@ -131,6 +131,20 @@ def read_image(file: Path, *, grey: bool) -> list[np.ndarray]:
         images = [unit_range(ImageOps.exif_transpose(page), picture.format) for page in pages]
     images = [checks.floats(f"the image {file}", image) for image in images]
     return [to_grey(image) if grey else to_colour(image) for image in images]
+
+
+def image_shapes(file: Path) -> list[tuple[int, int]]:
+    """Return rows and columns of the images in one file, without reading their pixels."""
+    with checks.reading(file, "an image"), Image.open(file) as picture:
+        pages = ImageSequence.Iterator(picture) if picture.format == "TIFF" else [picture]
+        return [upright(page) for page in pages]
+
+
+def upright(picture: Image.Image) -> tuple[int, int]:
+    """Return rows and columns as they are once the image is turned as its camera recorded."""
+    columns, rows = picture.size
+    on_its_side = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (columns, rows) if on_its_side else (rows, columns)
 
 
 def unit_range(picture: Image.Image, file_format: str | None) -> np.ndarray:

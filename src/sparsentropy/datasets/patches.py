@@ -109,15 +109,22 @@ def flatten(windows: np.ndarray) -> np.ndarray:
 
 def random_patches(windows: Sequence[np.ndarray], n: int, rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
     """Return ``n`` windows drawn uniformly over images and positions, as rows."""
-    words = rng.integers(2**32, size=(n, 3), dtype=np.uint64)
-    which = below(len(windows), words[:, 0])
-    extent = np.array([view.shape[:2] for view in windows])[which]
-    y, x = below(extent[:, 0], words[:, 1]), below(extent[:, 1], words[:, 2])
+    which, y, x = random_places([view.shape[:2] for view in windows], n, rng)
     patches = np.empty((n, windows[0][0, 0].size), dtype)
     for i, view in enumerate(windows):
         rows = np.flatnonzero(which == i)
         patches[rows] = view[y[rows], x[rows]].reshape(len(rows), -1)
     return patches
+
+
+def random_places(
+    extents: Sequence[tuple[int, ...]], n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the images of ``n`` windows and their places there, given how many places each image has."""
+    words = rng.integers(2**32, size=(n, 3), dtype=np.uint64)
+    which = below(len(extents), words[:, 0])
+    extent = np.array(extents)[which]
+    return which, below(extent[:, 0], words[:, 1]), below(extent[:, 1], words[:, 2])
 
 
 def below(bound: int | np.ndarray, words: np.ndarray) -> np.ndarray:

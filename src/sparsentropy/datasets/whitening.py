@@ -15,6 +15,8 @@ import numpy as np
 
 from . import checks
 
+VARIANCE = 0.1  # of a pixel of whitened images
+
 
 def whiten_olshausen(image: np.ndarray, *, cutoff: float = 0.4) -> np.ndarray:
     r"""Filter one grey image with Olshausen and Field's whitening filter.
@@ -60,7 +62,7 @@ def whiten_olshausen(image: np.ndarray, *, cutoff: float = 0.4) -> np.ndarray:
 
 
 def whiten_images(
-    images: np.ndarray | Sequence[np.ndarray], *, variance: float = 0.1, cutoff: float = 0.4
+    images: np.ndarray | Sequence[np.ndarray], *, variance: float = VARIANCE, cutoff: float = 0.4
 ) -> list[np.ndarray]:
     """Standardise every image, whiten it, and scale all of them together.
 

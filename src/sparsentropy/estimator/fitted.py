@@ -44,7 +44,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     data_scale_: float
     n_features_in_: int
     encoder_: Encoder
-    _statistics: Statistics
+    _statistics: Statistics | None  # those of minibatches are too few to go on from
 
     def transform(self, X: Any) -> np.ndarray:
         """Posterior means of the codes.
@@ -202,7 +202,8 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         # A Laplace code has variance 2λ²; atoms have unit length
         pruned.noise_variance_ = self.noise_variance_ + 2 * float(lost.sum()) / self.n_features_in_
         pruned.lower_bound_, pruned.n_samples_seen_ = math.nan, 0
-        pruned._statistics = self._statistics.of_atoms(torch.from_numpy(kept)) * 0.0
+        if self._statistics is not None:
+            pruned._statistics = self._statistics.of_atoms(torch.from_numpy(kept)) * 0.0
         return pruned
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -335,8 +336,8 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def __getstate__(self) -> dict[str, Any]:
         """What copies and files of any kind are made of: numbers, words and arrays alone."""
         state: dict[str, Any] = super().__getstate__().copy()  # pyright: ignore[reportAttributeAccessIssue]
-        if "_statistics" in state:
-            state["_statistics"] = {f.name: numpy_of(getattr(self._statistics, f.name)) for f in fields(Statistics)}
+        if state.get("_statistics") is not None:
+            state["_statistics"] = {f.name: numpy_of(getattr(state["_statistics"], f.name)) for f in fields(Statistics)}
         if "encoder_" in state:
             state["encoder_"] = {name: numpy_of(weight) for name, weight in self.encoder_.state_dict().items()}
         return state
@@ -344,7 +345,7 @@ class AbstractFitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See `__getstate__`."""
         super().__setstate__(state)
-        if "_statistics" in state:
+        if state.get("_statistics") is not None:
             self._statistics = Statistics(**{name: torch.as_tensor(a) for name, a in state["_statistics"].items()})
         if "encoder_" in state:
             weights = {name: torch.as_tensor(array) for name, array in state["encoder_"].items()}

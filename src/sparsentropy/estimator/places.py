@@ -12,11 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sparsentropy.checkpoints import Checkpoints, Place, listed
+from sparsentropy.checkpoints import Checkpoints, Place
 from sparsentropy.rows import AbstractRows, bytes_of
 
 DECISIVE = (
     "n_components",
+    "learning",
     "posterior",
     "rank",
     "max_iter",
@@ -58,13 +59,14 @@ def opened(
     if folder is None:
         yield None, None
         return
-    checkpoints = Checkpoints(Path(folder), every, _identity(x, parameters))
+    checkpoints = Checkpoints(Path(folder), every, _identity(x, parameters), x.team)
     try:
-        if not resume and listed(checkpoints.folder):
-            raise ValueError(
-                f"{folder} holds checkpoints of an earlier run: go on from there with resume=True, or give another "
-                "folder"
-            )
+        with x.team.together():
+            if not resume and checkpoints.listed():
+                raise ValueError(
+                    f"{folder} holds checkpoints of an earlier run: go on from there with resume=True, or give another "
+                    "folder"
+                )
         yield checkpoints, checkpoints.newest(x.device) if resume else None
     finally:
         checkpoints.close()
@@ -72,11 +74,12 @@ def opened(
 
 def _identity(x: AbstractRows, parameters: dict[str, Any]) -> dict[str, Any]:
     annealing, seed = parameters["annealing"], parameters["random_state"]
-    first = bytes_of(x.first(SAMPLE).cpu().contiguous().numpy())
+    first = bytes_of(next(x.split(SAMPLE)).cpu().contiguous().numpy())
     return {
         "version": version("sparsentropy"),
         "data": [*x.shape, str(x.dtype), x.root_mean_square(), hashlib.sha256(first).hexdigest()[:16]],
         "annealing": annealing if annealing is None or isinstance(annealing, str) else type(annealing).__name__,
         "random_state": int(seed) if isinstance(seed, int) else None,
         "kept": parameters["cache"] != "none",
+        "process": [x.team.rank, x.team.size],
     } | {name: parameters[name] for name in DECISIVE}

@@ -17,8 +17,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 
-from sparsentropy import fitting, inputs, rows
-from sparsentropy.estimator import places
+from sparsentropy import fitting, inputs, memory, rows
+from sparsentropy.estimator import needs, places, sharing
 from sparsentropy.estimator.fitted import AbstractFitted, numpy_of
 from sparsentropy.inference import (
     AbstractSolver,
@@ -28,10 +28,12 @@ from sparsentropy.inference import (
     LowRankSolver,
     encoders,
 )
-from sparsentropy.learning import Cache, Schedule
+from sparsentropy.learning import Schedule
+from sparsentropy.learning.minibatch import default_batch
+from sparsentropy.objectives import Statistics
 from sparsentropy.rows import AbstractRows, AbstractSource, InMemory, Stored, Survey
+from sparsentropy.team import AbstractTeam
 
-BATCH_ROWS = 1024  # then the arrays of a batch stay in a processor cache
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
 
 
@@ -63,13 +65,16 @@ class SparseCoding(AbstractFitted):
     annealing : {'prior', 'likelihood', 'beta'}, callable or None, default=None
         Weights on the entropies of prior and likelihood during the first sweeps: a schedule of the paper by its name,
         one from `schedules`, or any function from a step to (γ, δ). Learning always ends at weights of 1.
+    learning : {'auto', 'sweeps', 'minibatch'}, default='auto'
+        Steps after sweeps over all data, with matrices of all pairs of atoms; or steps after every batch, without them
+        and without posteriors that are kept. 'auto': minibatches where those matrices would take more than 4 GiB.
     max_iter : int, default=200
-        Most sweeps over the data.
+        Most sweeps over the data, or rounds of minibatches.
     tol : float, default=1e-3
         Learning has converged when the bound gains less than this per sweep, in nats per data point.
     batch_size : int or 'auto', default='auto'
         Data points whose posteriors are found together; it bounds the memory of intermediate results and does not
-        change the objective.
+        change the objective. With minibatches, those of a step.
     n_init : int, default=1
         Random starts, of which the best is kept.
     validation_fraction : float, default=0.0
@@ -89,6 +94,10 @@ class SparseCoding(AbstractFitted):
     resume : bool, default=False
         Whether `fit` goes on from the newest of them, if there is any. The result is bit by bit that of a run that was
         never stopped, on the same machine with the same number of threads.
+    distributed : {'same', 'own'} or None, default=None
+        With several processes, which torchrun has started: whether all are given the same data and each learns from its
+        share of the rows, or each is given rows of its own. The model is the same in all of them, and up to rounding
+        that of one process with all rows. None: this process learns alone.
     random_state : int, RandomState or None, default=None
         Seed.
     device : str, default='auto'
@@ -111,7 +120,8 @@ class SparseCoding(AbstractFitted):
     lower_bound_ : float
         Bound of the training data, nats per data point.
     lower_bounds_ : ndarray, shape (`n_iter_`,)
-        The bound after every sweep over all data, pooled over the data.
+        The bound after every sweep over all data, pooled over the data. With minibatches, that of random rows, always
+        the same, after every round that has raised it.
     held_out_bounds_ : ndarray, shape (`n_iter_`,) or (0,)
         Of the rows that were set aside, a true lower bound, after every sweep.
     noise_variances_ : ndarray, shape (`n_iter_`,)
@@ -156,6 +166,7 @@ class SparseCoding(AbstractFitted):
         encoder: str = "unrolled",
         refine: int = 0,
         annealing: str | Schedule | None = None,
+        learning: str = "auto",
         max_iter: int = 200,
         tol: float = 1e-3,
         batch_size: int | str = "auto",
@@ -166,6 +177,7 @@ class SparseCoding(AbstractFitted):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 60.0,
         resume: bool = False,
+        distributed: str | None = None,
         random_state: Any = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -179,6 +191,7 @@ class SparseCoding(AbstractFitted):
         self.encoder = encoder
         self.refine = refine
         self.annealing = annealing
+        self.learning = learning
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
@@ -189,6 +202,7 @@ class SparseCoding(AbstractFitted):
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
         self.resume = resume
+        self.distributed = distributed
         self.random_state = random_state
         self.device = device
         self.dtype = dtype
@@ -215,6 +229,8 @@ class SparseCoding(AbstractFitted):
         ------
         ValueError, TypeError
             If data or parameters cannot be used; the message says why and what to do.
+        MemoryError
+            If it would need more memory than there is; nothing large has been allocated then.
         OSError
             If data cannot be read any more, or a disk has no room for what has to be kept.
 
@@ -226,8 +242,9 @@ class SparseCoding(AbstractFitted):
         del y
         with inputs.unchanged_on_failure(self):
             self._from_scratch(X, self.max_iter, self.validation_fraction)
-        if not self.converged_ and not self.interrupted_:
-            warnings.warn(fitting.unfinished(self.n_iter_, self.max_iter, self.tol), ConvergenceWarning, stacklevel=2)
+        if not self.converged_ and not self.interrupted_ and sharing.team_of(self.distributed).rank == 0:
+            made = self.n_iter_ if self._statistics is not None else self.max_iter  # of rounds not all are told
+            warnings.warn(fitting.unfinished(made, self.max_iter, self.tol), ConvergenceWarning, stacklevel=2)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -252,16 +269,52 @@ class SparseCoding(AbstractFitted):
         del y
         if self.inference == "amortized" and self.encoder != "unrolled":
             raise ValueError(f"partial_fit needs encoder='unrolled', which follows the data; got {self.encoder!r}.")
+        if self.learning == "minibatch" or getattr(self, "_statistics", self) is None:
+            raise ValueError(
+                "partial_fit needs sums over all pairs of atoms, which minibatches do without: set learning='sweeps' "
+                "for a new model, or give fit all data, which may be a generator or a memory map."
+            )
         with inputs.unchanged_on_failure(self):
-            return self._next_part(X) if hasattr(self, "components_") else self._from_scratch(X, FIRST_BATCH_SWEEPS)
+            first = not hasattr(self, "components_")
+            return self._from_scratch(X, FIRST_BATCH_SWEEPS, learning="sweeps") if first else self._next_part(X)
+
+    def memory_for(self, X: Any) -> int:
+        """How much memory `fit` would need, about; nothing large is allocated.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+            Only its shape and type are looked at.
+
+        Returns
+        -------
+        int
+            Bytes at most, beyond the program and X itself. What was measured was between a third and all of it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> X = np.broadcast_to(np.float32(0), (100_000, 4096))
+        >>> f"{SparseCoding(16_384).memory_for(X) / 2**30:.1f} GiB"
+        '8.1 GiB'
+        """
+        inputs.check_parameters(self)
+        plan = needs.plan(self, X, self.validation_fraction, self.learning)
+        if plan is None:
+            raise TypeError("memory_for needs an array or a table with a shape (n, d); of a stream nobody knows it.")
+        return plan.bytes
 
     def _next_part(self, X: Any) -> Self:
-        solver, x, unit = self._solver(), self._scaled_data(X), self.data_scale_
+        assert self._statistics is not None, "partial_fit refuses models of minibatches"
+        team, unit, seen = sharing.team_of(self.distributed), self.data_scale_, self.n_samples_seen_
+        with team.together():
+            solver, x = self._solver(), self._scaled_data(X)
+            own = sharing.share(len(x), team, self.distributed, batch=1)
+            x = x[own.start : own.stop]
         past = self._statistics.to(x.device)
-        sweep = fitting.next_of_stream(x, solver, self._parameters(x.dtype, x.device), past, self.n_samples_seen_)
-        last = fitting.Outcome(sweep, [sweep.lower_bound], [float(sweep.parameters.noise_variance)], False).in_units(
-            unit
-        )
+        sweep = fitting.next_of_stream(x, solver, self._parameters(x.dtype, x.device), past, seen, team)
+        noise = float(sweep.parameters.noise_variance)
+        last = fitting.Outcome(sweep, [sweep.lower_bound], [noise], False).in_units(unit)
         outcome = replace(
             last,
             bounds=[*self.lower_bounds_, *last.bounds],
@@ -269,7 +322,8 @@ class SparseCoding(AbstractFitted):
             held_out=list(self.held_out_bounds_),
             solver=solver,
         )
-        self._keep(outcome, unit, seen=self.n_samples_seen_ + x.shape[0])
+        (rows_here,) = team.sum(torch.tensor(len(x)))
+        self._keep(outcome, unit, seen=seen + int(rows_here))
         return self
 
     def _iterative(self) -> AbstractSolver:
@@ -302,24 +356,36 @@ class SparseCoding(AbstractFitted):
 
     def _training_data(self, X: Any, aside: float) -> tuple[AbstractRows, float]:
         """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
-        source = self._source(X)
+        team, device = sharing.team_of(self.distributed), inputs.resolve_device(self.device)
+        with team.together():
+            self._iterative()
+            batch = inputs.check_batch_size(self.batch_size) or memory.SWEEP_ROWS
+            given, dtype = self._given(X, team)
+            own = sharing.share(len(given), team, self.distributed, batch)
+            survey = sharing.survey_of(given, own)
+        survey = sharing.pooled(survey, dtype, team)
+        with team.together():
+            if not isinstance(given, torch.Tensor):  # which was checked before it got this type
+                inputs.check_finite(survey)
+            unit = self._unit(survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
+        if isinstance(given, torch.Tensor):
+            mine = given[own.start : own.stop]
+            x = InMemory(mine if unit == 1.0 else mine / unit)  # without a copy where it is the same
+            given = rows.Sliced(numpy_of(given))
+        else:
+            x = Stored(given, dtype, device, unit, survey).between(own.start, own.stop)
+        everything = Stored(given, dtype, device, unit, survey) if self.distributed == "same" else None
+        return sharing.shared(x, everything, own, team, survey.root_mean_square / unit, survey.has_gaps, batch), unit
+
+    def _given(self, X: Any, team: AbstractTeam) -> tuple[torch.Tensor | AbstractSource, torch.dtype]:
+        """Data that were given to this process, and the type in which they are learned from."""
+        source = sharing.source_of(X, team, self.distributed, inputs.check_cache(self.cache)[1])
         if source is None:
             x = self._data(X, reset=True)
-            unit = self._unit(Survey.of(numpy_of(x)), numpy_of(x).dtype, aside)
-            return InMemory(x if unit == 1.0 else x / unit), unit  # without a copy where it is the same
+            return x, x.dtype
         like: Any = np.empty((1, source.shape[1]))
         validate_data(self, like, reset=True, skip_check_array=True)
-        dtype, device = inputs.resolve_dtype(self.dtype, source.dtype), inputs.resolve_device(self.device)
-        survey = Survey.over(rows.pieces(source))
-        inputs.check_finite(survey)
-        unit = self._unit(survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
-        return Stored(source, dtype, device, unit, survey), unit
-
-    def _source(self, X: Any) -> AbstractSource | None:
-        """Data that are read from where they are; of what comes in batches a temporary copy is made."""
-        if rows.is_stored(X):
-            return rows.source_of(X)
-        return rows.spool(rows.batches_of(X), inputs.check_cache(self.cache)[1]) if rows.is_stream(X) else None
+        return source, inputs.resolve_dtype(self.dtype, source.dtype)
 
     def _unit(self, survey: Survey, dtype: np.dtype, aside: float) -> float:
         """The power of two, if data can be learned from."""
@@ -327,50 +393,35 @@ class SparseCoding(AbstractFitted):
         inputs.check_known(survey)
         return 2.0 ** round(math.log2(inputs.check_scale(survey, dtype)))
 
-    def _cache(self, x: AbstractRows) -> Cache:
-        """Where the posteriors are kept between sweeps."""
-        place, folder = inputs.check_cache(self.cache)
-        h, lean = self.n_components, self.low_memory
-        numbers = {"diagonal": h if lean else 2 * h, "low-rank": (2 + self.rank) * h, "full": 3 * h + 1}[self.posterior]
-        size = len(x) * numbers * x.dtype.itemsize
-        if place == "auto":
-            place = "disk" if isinstance(x, Stored) and size > rows.MEMORY else "memory"
-        if place == "disk":
-            inputs.check_space(folder, 2 * size)  # those before a sweep, and those after it
-        return Cache(place, folder, lean)
-
-    def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0) -> Self:
-        self._iterative()
+    def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0, learning: str | None = None) -> Self:
+        early = needs.checked(self, X, aside, learning or self.learning)
         x, unit = self._training_data(X, aside)
+        plan = early or needs.checked(self, x, aside, learning or self.learning)
+        assert plan, "rows have a shape"
+        size = default_batch(plan.d) if plan.learning == "minibatch" else memory.SWEEP_ROWS
         settings = fitting.Settings(
             n_components=self.n_components,
             max_iter=max_iter,
             tol=inputs.check_tolerance(self.tol),
-            batch_size=inputs.check_batch_size(self.batch_size) or BATCH_ROWS,
+            batch_size=inputs.check_batch_size(self.batch_size) or size,
             n_init=self.n_init,
             validation_fraction=aside,
-            cache=self._cache(x),
+            cache=needs.cache(self, x, plan),
             annealing=inputs.check_annealing(self.annealing),
+            learning=plan.learning,
         )
         random = inputs.check_seed(self.random_state)
         folder, every, resume = self.checkpoint, self.checkpoint_every, self.resume
         with places.opened(folder, every, x, self.get_params(), resume=resume) as (checkpoints, place):
             outcome = fitting.best_of_starts(
-                x,
-                lambda seed: self._new_solver(x, seed),
-                settings,
-                random,
-                unit,
-                self._tell,
-                checkpoints,
-                place,
+                x, lambda seed: self._new_solver(x, seed), settings, random, unit, self._tell, checkpoints, place
             )
         self._keep(outcome, unit, seen=len(x) - fitting.held_out_rows(len(x), aside))
         return self
 
     def _tell(self, progress: fitting.Progress) -> bool:
         """Report a sweep to the user; True when the user wants to stop."""
-        if self.verbose:
+        if self.verbose and sharing.team_of(self.distributed).rank == 0:
             print(progress)
         return self.callback is not None and bool(self.callback(progress))
 
@@ -394,4 +445,5 @@ class SparseCoding(AbstractFitted):
         self.converged_ = last.converged
         self.interrupted_ = outcome.interrupted
         self.n_samples_seen_ = seen
-        self._statistics = last.statistics.to(torch.device("cpu"))
+        # Those of minibatches say nothing of pairs of atoms, without which a stream cannot be gone on with
+        self._statistics = last.statistics.to(torch.device("cpu")) if isinstance(last.statistics, Statistics) else None

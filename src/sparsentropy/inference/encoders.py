@@ -19,7 +19,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from sparsentropy import folded_normal
+from sparsentropy import folded_normal, rows
 from sparsentropy.folded_normal import SQRT_2
 from sparsentropy.inference.diagonal import DiagonalSolver, iterated
 from sparsentropy.inference.low_rank import reach
@@ -27,6 +27,8 @@ from sparsentropy.inference.problem import Problem, units
 from sparsentropy.inference.splitting import PLAIN_STEPS, Gains, Splitting
 from sparsentropy.model import Parameters
 from sparsentropy.posteriors import AbstractPosterior, Diagonal, LowRank
+from sparsentropy.rows import AbstractRows
+from sparsentropy.team import ALONE, AbstractTeam
 
 WIDTH, BLOCKS = 512, 2  # of the paper's network
 DEPTH = 1  # proximal maps of the unrolled E-step
@@ -67,8 +69,8 @@ class AbstractHead(nn.Module, ABC):
     def forward(self, guess: Guess) -> AbstractPosterior:
         """The posterior."""
 
-    def begin(self, x: Tensor, parameters: Parameters) -> None:
-        """Take first values from data (n, d) and the model of them."""
+    def begin(self, x: Tensor, parameters: Parameters, team: AbstractTeam = ALONE) -> None:
+        """Take first values from data (n, d), of which other processes have others, and the model of them."""
 
 
 @final
@@ -269,15 +271,17 @@ class LowRankHead(AbstractHead):
         return LowRank(guess.mean, guess.std.square(), factor)
 
     @torch.no_grad()
-    def begin(self, x: Tensor, parameters: Parameters) -> None:
+    def begin(self, x: Tensor, parameters: Parameters, team: AbstractTeam = ALONE) -> None:
         """The softest directions of D^½(P + diag κ)D^½, averaged over data; see `LowRankSolver`."""
-        p, x = parameters.to(torch.float64), x[:ROWS].double()
+        p, x = parameters.to(torch.float64), x.double()
         q = DiagonalSolver()(x, p).posterior
-        curvature = (folded_normal.curvature(q.mean, q.std) / p.prior_scale * q.std.square()).mean(0)
-        scaled = p.dictionary * q.std.log().mean(0).exp() / p.noise_variance.sqrt()
+        bend = folded_normal.curvature(q.mean, q.std) / p.prior_scale * q.std.square()
+        bends, logs, n = team.sum(bend.sum(0), q.std.log().sum(0), bend.new_tensor(float(len(x))))
+        curvature, scaled = bends / n, p.dictionary * (logs / n).exp() / p.noise_variance.sqrt()
         softness, vectors = torch.linalg.eigh(scaled.T @ scaled + torch.diag(curvature))
         rank = self.directions.shape[1]
-        self.directions.copy_(vectors[:, :rank] * reach(softness[:rank]))
+        (directions,) = team.agreed(vectors[:, :rank] * reach(softness[:rank]))
+        self.directions.copy_(directions)
 
 
 @final
@@ -305,10 +309,11 @@ class Encoder(nn.Module):
         """The posterior of data x (n, d), with derivatives."""
         return self.head(self.network(x, parameters))
 
-    def begin(self, x: Tensor, parameters: Parameters) -> None:
+    def begin(self, x: Tensor | AbstractRows, parameters: Parameters) -> None:
         """Take first values from data (n, d) and the model of them."""
+        data = rows.of(x)
         self.network.begin(parameters)
-        self.head.begin(x, parameters)
+        self.head.begin(data.first(ROWS), parameters, data.team)
 
     def prepared(self, parameters: Parameters) -> Callable[[Tensor], AbstractPosterior]:
         """The same at given parameters, for many calls; what depends on them alone is made once."""

@@ -79,7 +79,8 @@ class Problem:
     heard: Tensor  # atoms that are not silent (h',)
     silent: Silent | None
     steepness: Tensor  # α of the atoms that are heard (h',), float64
-    view: Tensor  # R/σ: the data are seen through it, with RᵀR = M (d, d), float64
+    noise: Tensor  # σ, float64
+    root: Tensor | None  # R with RᵀR = M (d, d), float64; None where all atoms are heard, and M is the identity
     atoms: Tensor  # atoms that are heard, of unit length, seen through R (d, h'), float64
 
     @classmethod
@@ -90,11 +91,18 @@ class Problem:
         atoms = p.dictionary * (unit / noise)
         off = steepness >= (SILENT_EXACTLY if exact else SILENT)
         heard, out = (~off).nonzero().ravel(), off.nonzero().ravel()
-        eye = torch.eye(p.d, dtype=torch.float64, device=atoms.device)
         if len(out) == 0:
-            return cls(parameters, unit, heard, None, steepness, eye / noise, atoms)
+            return cls(parameters, unit, heard, None, steepness, noise, None, atoms)
         silent, root = _taken_out(out, heard, steepness[out], atoms, noise, parameters.dictionary.dtype)
-        return cls(parameters, unit, heard, silent, steepness[heard], root / noise, root @ atoms[:, heard])
+        return cls(parameters, unit, heard, silent, steepness[heard], noise, root, root @ atoms[:, heard])
+
+    def seen(self, x: Tensor) -> Tensor:
+        """R x/σ of data x (n, d): what is left of them to the atoms that are heard."""
+        return x / self.noise if self.root is None else x @ (self.root / self.noise).T
+
+    def from_data(self, matrix: Tensor) -> Tensor:
+        """Rᵀ/σ times a matrix (d, k) for what is seen of data (n, d): the matrix for the data themselves."""
+        return matrix / self.noise if self.root is None else (self.root / self.noise).T @ matrix.to(self.root.dtype)
 
     def best_scale(self, z: Tensor) -> Tensor:
         """Best s = 1/(K + √(K² + 1)) with K = α exp(−z²)/√(2π), of the atoms that are heard."""
@@ -162,13 +170,14 @@ def _taken_out(
     """The silent atoms, and a root R of M, with RᵀR = M (d, d), float64."""
     scale = best_scale(torch.zeros_like(steepness), steepness)
     quiet, curvature = atoms[:, out], 2 * SQRT_2 / math.sqrt(math.pi) * steepness / scale
-    # M⁻¹ = I + 2 W' diag(1/c) W'ᵀ = L Lᵀ, and R = L⁻¹
+    # M⁻¹ = I + 2 W' diag(1/c) W'ᵀ = L Lᵀ, and R = L⁻¹. What is added is small, so the type of the data does for it
     eye = torch.eye(len(atoms), dtype=atoms.dtype, device=atoms.device)
-    factor = torch.linalg.cholesky(eye + (2 * quiet / curvature) @ quiet.T)
+    factor = torch.linalg.cholesky(eye + (2 * quiet / curvature).to(dtype) @ quiet.to(dtype).T)
     root = torch.linalg.solve_triangular(factor, eye, upper=False)
-    # u'' = √2 diag(1/c) W'ᵀ M (x/σ − √2 W u)
-    response = root.T @ (root @ (SQRT_2 * quiet / curvature))
-    from_codes = -SQRT_2 * atoms[:, heard].T @ response
+    # u'' = √2 diag(1/c) W'ᵀ M (x/σ − √2 W u). Nothing else follows from such codes, so the type of the data will do
+    half = root.to(dtype)
+    response = half.T @ (half @ (SQRT_2 * quiet / curvature).to(dtype))
+    from_codes = -SQRT_2 * atoms[:, heard].to(dtype).T @ response
     first = bool((heard == torch.arange(len(heard), device=heard.device)).all())
     places = (slice(0, len(heard)), slice(len(heard), None)) if first else (heard, out)
-    return Silent(*places, scale, (response / noise).to(dtype), from_codes.to(dtype)), root
+    return Silent(*places, scale, response / noise.to(dtype), from_codes), root

@@ -99,9 +99,9 @@ class Splitting:
         relaxation = RELAXATION_APART if apart else RELAXATION
         # In float64: G may be singular, and ρ many orders smaller
         precision = ((RIDGE_APART if apart else RIDGE) * alpha.square() / 2).clamp(min=SMALLEST_RIDGE * len(alpha))
-        anchor = problem.view.T @ ridge(atoms, precision) / SQRT_2
         # Codes are as large as λ, which is 1/(√2 α) here
         wide = float((ROUNDING * torch.finfo(dtype).eps / alpha).square().sum()) > MOST_ROUNDING
+        anchor = problem.from_data(ridge(atoms, precision, torch.float64 if wide else dtype)) / SQRT_2
         return cls(
             problem,
             penalty,

@@ -13,9 +13,15 @@ from typing import final
 import torch
 from torch import Tensor
 
+TAME = 150.0  # largest eigenvalue of I + W diag(1/p) Wᵀ for which float32 keeps five digits of all it is used for
+POWER_STEPS = 8  # towards it
 
-def ridge(atoms: Tensor, precision: Tensor) -> Tensor:
+
+def ridge(atoms: Tensor, precision: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """N = W (WᵀW + diag p)⁻¹ = (I + W diag(1/p) Wᵀ)⁻¹ W diag(1/p), (d, h).
+
+    It is computed in float64, but in float32 where that is wanted and good enough and the dictionary is wide: there
+    it is what takes longest for all that depends on the dictionary alone.
 
     Examples
     --------
@@ -26,8 +32,18 @@ def ridge(atoms: Tensor, precision: Tensor) -> Tensor:
     if h <= d:
         return torch.cholesky_solve(atoms.T, torch.linalg.cholesky(atoms.T @ atoms + torch.diag(precision))).T
     scaled = atoms / precision
+    if dtype == torch.float32 and h > 2 * d and _largest(atoms, scaled) <= TAME:
+        atoms, scaled = atoms.float(), scaled.float()
     eye = torch.eye(d, dtype=atoms.dtype, device=atoms.device)
     return torch.cholesky_solve(scaled, torch.linalg.cholesky(eye + scaled @ atoms.T))
+
+
+def _largest(atoms: Tensor, scaled: Tensor) -> float:
+    """Largest eigenvalue of I + W diag(1/p) Wᵀ, by the power method."""
+    vector = scaled.sum(1) + scaled[:, 0]
+    for _ in range(POWER_STEPS):
+        vector = scaled @ (vector / vector.norm() @ atoms)
+    return 1 + float(vector.norm())
 
 
 class AbstractTurn(ABC):
@@ -77,7 +93,7 @@ class _Thin(AbstractTurn):
 def turn(atoms: Tensor, penalty: Tensor, relaxation: float, dtype: torch.dtype) -> AbstractTurn:
     """For atoms (d, h) and penalties (h,) in float64, to be used in this dtype."""
     d, h = atoms.shape
-    up = -relaxation * ridge(atoms, penalty)
+    up = -relaxation * ridge(atoms, penalty, dtype)
     if h > 2 * d:
         return _Thin(relaxation / 2, atoms.T.to(dtype).contiguous(), up.to(dtype))
     matrix = atoms.T @ up

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import PLAIN, Statistics, Weights
+from sparsentropy.objectives import PLAIN, AbstractStatistics, Statistics, Weights
 
 OFF, NARROW = 1e-2, 0.1  # usage and λ|w|/σ below which an atom is off
 AWAY = 1e3  # σ/(λ|w|) that it is given
@@ -45,7 +45,7 @@ def update(statistics: Statistics, parameters: Parameters, weights: Weights = PL
     return statistics.fit(parameters, dictionary), torch.ones_like(parameters.prior_scale)
 
 
-def fit(statistics: Statistics, parameters: Parameters, dictionary: Tensor | None = None) -> Parameters:
+def fit(statistics: AbstractStatistics, parameters: Parameters, dictionary: Tensor | None = None) -> Parameters:
     """λ* and σ²*, except that atoms that are off are put out of the way.
 
     Without codes, λ* is what λ was, whatever that is: s = √(π/2) λ, and then mean E|z| = λ. But the expected error has

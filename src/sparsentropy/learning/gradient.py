@@ -14,7 +14,7 @@ stopped rising, and learning ends when that has happened a few times.
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -33,6 +33,7 @@ from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, Statistics, Weights, elbo_rows
 from sparsentropy.posteriors import AbstractPosterior
 from sparsentropy.rows import AbstractRows, drawn
+from sparsentropy.team import AbstractTeam
 
 RATE, RATE_OF_GAINS, RATE_OF_ATOMS = 1e-3, 1e-2, 5e-3  # of Adam; gains are factors near 1
 BATCH = 512  # data points of a gradient step
@@ -46,7 +47,7 @@ HALVINGS, PATIENCE = 5, 2  # of the rate, and sweeps without a better bound befo
 
 def train(
     encoder: Encoder,
-    x: Tensor,
+    x: Tensor | AbstractRows,
     parameters: Parameters,
     *,
     generator: torch.Generator,
@@ -59,7 +60,7 @@ def train(
     ----------
     encoder : Encoder
         Changed in place, unless its bound on these data would become lower.
-    x : Tensor, shape (n, d)
+    x : Tensor or AbstractRows, shape (n, d)
         About as large as 1.
     parameters : Parameters
     generator : torch.Generator
@@ -75,17 +76,25 @@ def train(
     float
         Mean bound of the data afterwards, nats per data point.
     """
-    before, weights = _mean_bound(encoder, x, parameters), copy.deepcopy(encoder.state_dict())
+    data = rows.of(x)
+    before, weights = _mean_bound(encoder, data, parameters), copy.deepcopy(encoder.state_dict())
     optimiser, encode = _adam(encoder), encoder.prepared(parameters)
-    total = passes * math.ceil(len(x) / BATCH)
+    total = passes * math.ceil(len(data) / BATCH)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
+
+    def loss(index: Tensor) -> Tensor:
+        part = data.take(index)
+        q = encode(part)
+        own = -elbo_rows(part, q, parameters) if solved is None else divergence(solved[index], q)
+        return own.sum() / len(index)
+
+    # One that is broken off early has steps that it does not take
+    objective = data.team.parallel(_Objective(encoder, loss), spares=encoder.network.follows)
     for _ in range(passes):
-        for index in torch.randperm(len(x), generator=generator, device=generator.device).to(x.device).split(BATCH):
-            q = encode(x[index])
-            loss = -elbo_rows(x[index], q, parameters).mean() if solved is None else divergence(solved[index], q).mean()
-            _step(optimiser, loss)
+        for index in torch.randperm(len(data), generator=generator, device=generator.device).split(BATCH):
+            _step(optimiser, objective(index) * data.team.size)
             rate.step()
-    after = _mean_bound(encoder, x, parameters)
+    after = _mean_bound(encoder, data, parameters)
     if after >= before or (solved is not None and math.isfinite(after)):
         return after
     encoder.load_state_dict(weights)
@@ -137,7 +146,7 @@ def _following(
     independent = Encoder(encoder.network, DiagonalHead())
     options: dict[str, Any] = {"tol": settings.tol, "batch_size": settings.batch_size, "generator": settings.generator}
     options |= {"schedule": settings.schedule, "cache": settings.cache, "max_iter": max(1, settings.max_iter - 1)}
-    x = data.take(drawn(len(data), TRAINING_ROWS, settings.generator))
+    x = data.part(drawn(len(data), TRAINING_ROWS, settings.generator))
     try:
         for sweep in learn(data, starts, AmortizedSolver(independent, DiagonalSolver(), solver.refine), **options):
             last = sweep
@@ -153,10 +162,10 @@ def _following(
 
 def _jointly(data: AbstractRows, start: Parameters, solver: AmortizedSolver, settings: _Settings) -> Iterator[Sweep]:
     """Batch after batch, a step of the encoder and one of the dictionary."""
-    x = data.first(TRAINING_ROWS)
+    x = data.part(torch.arange(min(len(data), TRAINING_ROWS)))
     solver.encoder.begin(x, start)
     train(solver.encoder, x, start, generator=settings.generator, passes=_passes(len(x), WARM_UP))
-    joint = _Joint(solver, start)
+    joint = _Joint(solver, start, data.team)
     plain = Task(data, solver, settings.batch_size, 1.0, PLAIN, NOT_KEPT)
     schedule = settings.schedule
     detour = list(weights_of(schedule, settings.max_iter // 2)) if schedule else []
@@ -183,31 +192,49 @@ def _jointly(data: AbstractRows, start: Parameters, solver: AmortizedSolver, set
 class _Joint:
     """An encoder and parameters that are on their way."""
 
-    def __init__(self, solver: AmortizedSolver, start: Parameters) -> None:
-        self.solver, self.parameters = solver, start
+    def __init__(self, solver: AmortizedSolver, start: Parameters, team: AbstractTeam) -> None:
+        self.solver, self.parameters, self.team = solver, start, team
         self.dictionary = nn.Parameter(start.dictionary.clone())
         self.optimiser = _adam(solver.encoder)
         self.optimiser.add_param_group({"params": [self.dictionary], "lr": RATE_OF_ATOMS})
+        self.objective = team.parallel(_Objective(solver.encoder, self._loss, self.dictionary), spares=False)
         self.past: Statistics | None = None
         self.seen = 0
 
     def step(self, x: Tensor, n: int, weights: Weights) -> None:
-        """On a batch of n data points in all."""
-        parameters = replace(weights.apply(self.parameters), dictionary=self.dictionary)
-        q = self.solver.encoder(x, parameters)
-        _step(self.optimiser, -elbo_rows(x, q, parameters).mean())
+        """On a batch, of n data points in all."""
+        (count,) = self.team.sum(x.new_tensor(float(len(x))))
+        _step(self.optimiser, self.objective(x, weights) * (self.team.size / float(count)))
         with torch.no_grad():
             self.dictionary /= self.dictionary.norm(dim=0)
             moved = replace(self.parameters, dictionary=self.dictionary.detach().clone())
             q = self.solver(x, weights.apply(moved)).posterior
-            batch, self.seen = Statistics.of(x, q, moved), min(self.seen + len(x), 2 * n)
+            batch = Statistics.of(x, q, moved).pooled(self.team)
+            self.seen = min(self.seen + int(count), 2 * n)
             self.past = batch if self.past is None else online.absorb(self.past, batch, self.seen)
             self.parameters = em.floored(self.past.fit(moved), 1.0)
+
+    def _loss(self, x: Tensor, weights: Weights) -> Tensor:
+        parameters = replace(weights.apply(self.parameters), dictionary=self.dictionary)
+        return -elbo_rows(x, self.solver.encoder(x, parameters), parameters).sum()
 
     def slower(self) -> None:
         """Half the rates."""
         for group in self.optimiser.param_groups:
             group["lr"] /= 2
+
+
+@final
+class _Objective(nn.Module):
+    """A loss as a module that has all that learns, so that processes may average its gradients."""
+
+    def __init__(self, encoder: Encoder, loss: Callable[..., Tensor], *others: nn.Parameter) -> None:
+        super().__init__()
+        self.encoder, self.loss, self.others = encoder, loss, nn.ParameterList(others)
+
+    def forward(self, *given: Any) -> Tensor:
+        """The loss, of what it is a loss of."""
+        return self.loss(*given)
 
 
 def _adam(encoder: Encoder) -> torch.optim.Adam:
@@ -228,8 +255,10 @@ def _passes(n: int, steps: int) -> int:
 
 
 @torch.no_grad()
-def _mean_bound(encoder: Encoder, x: Tensor, parameters: Parameters) -> float:
-    return float(elbo_rows(x, encoder.fast(parameters)(x), parameters).double().mean())
+def _mean_bound(encoder: Encoder, data: AbstractRows, parameters: Parameters) -> float:
+    encode = encoder.fast(parameters)
+    total = sum(elbo_rows(x, encode(x), parameters).sum(dtype=torch.float64) for x in data.split(TRAINING_ROWS))
+    return float(data.team.sum(torch.as_tensor(total))[0]) / len(data)
 
 
 def divergence(solved: AbstractPosterior, q: AbstractPosterior) -> Tensor:

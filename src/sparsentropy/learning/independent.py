@@ -25,6 +25,7 @@ from sparsentropy.learning.rotation import AbstractView
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
+from sparsentropy.team import ALONE, AbstractTeam
 
 SCALE_STEPS = 3
 TOGETHER = 64  # batches whose sums are added together
@@ -37,6 +38,7 @@ class Independent(AbstractView):
     """Independent posteriors after turning their means by V; nothing of the size of the data is kept."""
 
     posteriors: Sequence[AbstractPosterior]
+    team: AbstractTeam
     parameters: Parameters  # before turning
     used: Tensor  # atoms that are turned
     d: Tensor  # observed entries of a data point, on average
@@ -51,23 +53,27 @@ class Independent(AbstractView):
 
     @classmethod
     def of(
-        cls, posteriors: Sequence[AbstractPosterior], statistics: Statistics, parameters: Parameters
+        cls,
+        posteriors: Sequence[AbstractPosterior],
+        statistics: Statistics,
+        parameters: Parameters,
+        team: AbstractTeam = ALONE,
     ) -> "Independent":
         """The view at V = I."""
         p = parameters.to(torch.float64)
         used = (statistics.usage >= LEAST_USAGE).nonzero().ravel()
-        own = torch.stack([q.variance[:, used].sum(0, dtype=torch.float64) for q in posteriors]).sum(0) / statistics.n
+        (own,) = team.sum(_variances(posteriors)[used] / statistics.n)
         # A difference, that rounding may leave below zero where data are explained exactly
         spread = (p.dictionary[:, used].square().sum(0) * own).sum()
         residual = (statistics.mean_error(p.dictionary) - spread).clamp(min=0)
         eye = torch.eye(len(used), dtype=torch.float64, device=own.device)
         d = statistics.d
-        return _view(posteriors, parameters, used, d, residual, eye, p.prior_scale[used], p.noise_variance)
+        return _view(posteriors, team, parameters, used, d, residual, eye, p.prior_scale[used], p.noise_variance)
 
     def at(self, matrix: Tensor) -> "Independent":
         """The view at another V."""
         p, scale, noise = self.parameters, self.prior_scale, self.noise_variance
-        return _view(self.posteriors, p, self.used, self.d, self.residual, matrix, scale, noise)
+        return _view(self.posteriors, self.team, p, self.used, self.d, self.residual, matrix, scale, noise)
 
     def turned(self, index: int) -> AbstractPosterior:
         """Means turned by V, and the best scales for them."""
@@ -81,7 +87,7 @@ class Independent(AbstractView):
     def second_moment(self, statistics: Statistics) -> Tensor:
         """V (Σ ννᵀ) Vᵀ + diag Σ s²."""
         matrix = self.whole(self.parameters.h)
-        spread = torch.stack([q.variance.sum(0, dtype=torch.float64) for q in self.posteriors]).sum(0)
+        (spread,) = self.team.sum(_variances(self.posteriors))
         means = matrix @ (statistics.second_moment - torch.diag(spread)) @ matrix.T
         return means + torch.diag(spread.index_copy(0, self.used, self.sums.square))
 
@@ -99,7 +105,7 @@ class Independent(AbstractView):
 class _Sums:
     """Over the data, float64."""
 
-    n: int
+    n: Tensor
     log_scale: Tensor  # Σ log s
     absolute: Tensor  # Σ A (h',)
     square: Tensor  # Σ s² (h',)
@@ -153,7 +159,12 @@ class _Scaling:
         return log_scale, own * unit, square, slope_code, bend_square
 
 
-def _totals(posteriors: Sequence[AbstractPosterior], scaling: _Scaling, used: Tensor) -> _Sums:
+def _variances(posteriors: Sequence[AbstractPosterior]) -> Tensor:
+    """Σ s² (h,), float64."""
+    return torch.stack([q.variance.sum(0, dtype=torch.float64) for q in posteriors]).sum(0)
+
+
+def _totals(posteriors: Sequence[AbstractPosterior], scaling: _Scaling, used: Tensor, team: AbstractTeam) -> _Sums:
     """Over all batches; of very many only a few have their matrices in memory at once."""
     n, batches, totals = 0, iter(posteriors), None
     while group := [(len(q), scaling.sums(q, used)) for q in itertools.islice(batches, TOGETHER)]:
@@ -161,11 +172,12 @@ def _totals(posteriors: Sequence[AbstractPosterior], scaling: _Scaling, used: Te
         parts = [torch.stack(part).sum(0) for part in zip(*(sums for _, sums in group), strict=True)]
         totals = parts if totals is None else [total + part for total, part in zip(totals, parts, strict=True)]
     assert totals is not None, "there are posteriors"
-    return _Sums(n, *totals)
+    return _Sums(*team.sum(scaling.unit.new_tensor(float(n), dtype=torch.float64), *totals))
 
 
 def _view(
     posteriors: Sequence[AbstractPosterior],
+    team: AbstractTeam,
     parameters: Parameters,
     used: Tensor,
     d: Tensor,
@@ -174,14 +186,15 @@ def _view(
     prior_scale: Tensor,
     noise_variance: Tensor,
 ) -> Independent:
+    (matrix,) = team.agreed(matrix)
     dictionary = torch.linalg.solve(matrix, parameters.dictionary.double()[:, used], left=False)
     unit = noise_variance.sqrt() / dictionary.norm(dim=0)
     scaling = _Scaling.of(matrix, unit, prior_scale, parameters.dictionary.dtype)
-    sums = _totals(posteriors, scaling, used)
+    sums = _totals(posteriors, scaling, used, team)
     n = sums.n
     scale, length = sums.absolute / n, dictionary.square().sum(0)
     noise = (residual + (length * sums.square).sum() / n) / d
-    objective = sums.log_scale / n - scale.log().sum() - d / 2 * noise.log()
+    (objective,) = team.agreed(sums.log_scale / n - scale.log().sum() - d / 2 * noise.log())
     return Independent(
-        posteriors, parameters, used, d, residual, matrix, dictionary, scale, noise, objective, scaling, sums
+        posteriors, team, parameters, used, d, residual, matrix, dictionary, scale, noise, objective, scaling, sums
     )

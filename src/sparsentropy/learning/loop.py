@@ -151,7 +151,7 @@ class _Plan:
 
     def task(self, size: int, *, whole: bool) -> Task:
         """All data, or so many of them."""
-        part = self.data if whole else rows.of(self.data.take(self.order[:size]))
+        part = self.data if whole else self.data.part(self.order[:size])
         cache = self.cache if whole else replace(self.cache, place="memory")
         return Task(part, self.solver, self.batch_size, self.unit, self.weights, cache)
 
@@ -284,10 +284,11 @@ def _revived_sweep(task: Task, state: State, generator: torch.Generator) -> Stat
 
 def _expected_error(task: Task, state: State) -> tuple[Tensor, int]:
     """mean_n E[(x − Wz)(x − Wz)ᵀ] (d, d) over the first batch, and its number of data points."""
-    q, x = state.posteriors[0], task.rows.first(task.batch_size)
-    W = state.parameters.dictionary.double()
+    x = task.rows.first(task.batch_size)
+    q, W = state.posteriors[0][: len(x)], state.parameters.dictionary.double()
     residual = x.double() - q.mean.double() @ W.T
-    return start.second_moment(residual) + W @ q.covariance_sum().double() @ W.T / len(q), len(q)
+    spread, n = task.team.sum(W @ q.covariance_sum().double() @ W.T, W.new_tensor(float(len(x))))
+    return start.second_moment(residual, task.team) + spread / n, int(n)
 
 
 def _plain_sweep(task: Task, state: State) -> State | None:
@@ -296,15 +297,15 @@ def _plain_sweep(task: Task, state: State) -> State | None:
 
 
 def _rotated_sweep(task: Task, state: State) -> State | None:
-    return _turned_sweep(task, state, rotation.rotate(_view(state), ROTATION_STEPS))
+    return _turned_sweep(task, state, rotation.rotate(_view(task, state), ROTATION_STEPS))
 
 
-def _view(state: State) -> rotation.AbstractView:
+def _view(task: Task, state: State) -> rotation.AbstractView:
     """The posteriors before any turn."""
     if state.independent:
-        return Independent.of(state.posteriors, state.statistics, state.parameters)
+        return Independent.of(state.posteriors, state.statistics, state.parameters, task.team)
     eye = torch.eye(state.parameters.h, dtype=torch.float64, device=state.parameters.dictionary.device)
-    return rotation.Joint.of(state.posteriors, eye)
+    return rotation.Joint.of(state.posteriors, eye, task.team)
 
 
 def _turned_sweep(task: Task, state: State, view: rotation.AbstractView) -> State | None:
@@ -321,8 +322,9 @@ def _separated_sweep(task: Task, state: State, tol: float) -> State | None:
         return None
     statistics = state.statistics
     size = (statistics.second_moment.diagonal() / statistics.n).sqrt()
-    pairs = separation.turns(state.posteriors[0], size, (statistics.usage >= start.OFF).nonzero().ravel())
-    view = _view(state)
+    q = state.posteriors[0][: len(task.rows.first(min(separation.ROWS, task.batch_size)))]
+    pairs = separation.turns(q, size, (statistics.usage >= start.OFF).nonzero().ravel(), task.team)
+    view = _view(task, state)
     while pairs:
         new = _turned_sweep(task, state, view.at(separation.turn_by(pairs, size)[view.used[:, None], view.used]))
         if new is not None and new.bound > state.bound + WINDOW * tol:

@@ -25,6 +25,7 @@ from sparsentropy.learning.shelf import OnDemand
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics
 from sparsentropy.posteriors import AbstractPosterior, Full
+from sparsentropy.team import ALONE, AbstractTeam
 
 REMEMBERED = 2**22  # elements that the factors of full posteriors may have to be kept during a turn
 CAP = 0.3  # largest entry of E in one step
@@ -115,29 +116,33 @@ class Joint(AbstractView):
     after: Sequence[AbstractPosterior]
     scale: Tensor  # λ_h = mean_n A (h,)
     objective: Tensor
+    team: AbstractTeam
 
     @classmethod
-    def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
+    def of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor, team: AbstractTeam = ALONE) -> "Joint":
         """The view at V, with the factors of full posteriors at hand if they need little memory."""
         here = not isinstance(posteriors, OnDemand)
         if here and sum(q.mean.numel() for q in posteriors) * len(matrix) <= REMEMBERED:
             posteriors = [q.remembering() if isinstance(q, Full) else q for q in posteriors]
-        return cls._of(posteriors, matrix)
+        return cls._of(posteriors, matrix, team)
 
     @classmethod
-    def _of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor) -> "Joint":
+    def _of(cls, posteriors: Sequence[AbstractPosterior], matrix: Tensor, team: AbstractTeam) -> "Joint":
+        (matrix,) = team.agreed(matrix)
+
         def rotated(q: AbstractPosterior) -> AbstractPosterior:
             return q.rotated(matrix.to(q.mean.dtype))
 
         after = posteriors.mapped(rotated) if isinstance(posteriors, OnDemand) else [rotated(q) for q in posteriors]
         sums, counts = zip(*((q.abs_moment().sum(0, dtype=torch.float64), len(q)) for q in after), strict=True)
-        scale = torch.stack(sums).sum(0) / sum(counts)
-        objective = torch.linalg.slogdet(matrix).logabsdet - scale.log().sum()
-        return cls(posteriors, torch.arange(len(matrix), device=matrix.device), matrix, after, scale, objective)
+        total, n = team.sum(torch.stack(sums).sum(0), matrix.new_tensor(float(sum(counts))))
+        scale, used = total / n, torch.arange(len(matrix), device=matrix.device)
+        (objective,) = team.agreed(torch.linalg.slogdet(matrix).logabsdet - scale.log().sum())
+        return cls(posteriors, used, matrix, after, scale, objective, team)
 
     def at(self, matrix: Tensor) -> "Joint":
         """The view at another V."""
-        return Joint._of(self.posteriors, matrix)
+        return Joint._of(self.posteriors, matrix, self.team)
 
     def turned(self, index: int) -> AbstractPosterior:
         """Means and covariances turned by V."""
@@ -146,7 +151,7 @@ class Joint(AbstractView):
     def slopes(self) -> tuple[Tensor, Tensor, Tensor]:
         """I − Ψ, a and 1."""
         eye = torch.eye(len(self.scale), dtype=torch.float64, device=self.scale.device)
-        psi, a, n = torch.zeros_like(eye), torch.zeros_like(eye), 0
+        psi, a, n = torch.zeros_like(eye), torch.zeros_like(eye), eye.new_zeros(())
         for q, turned in zip(self.posteriors, self.after, strict=True):
             slope = folded_normal.slopes(turned.mean, turned.std)[0]
             bend = folded_normal.curvature(turned.mean, turned.std)
@@ -156,6 +161,7 @@ class Joint(AbstractView):
             psi += q.rotated_covariance_sum(self.matrix.to(bend.dtype), bend).double()
             # a_hj = mean[A_νν (ν_j² + T_jj)]/λ_h
             a += (bend.T @ (turned.mean.square() + turned.variance)).double()
+        psi, a, n = self.team.sum(psi, a, n)
         scale = n * self.scale[:, None]
         return eye - psi / scale, a / scale, torch.ones_like(a)
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from sparsentropy import folded_normal
 from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.team import ALONE, AbstractTeam
 
 ROWS = 1024  # of data that are looked at
 CHUNK = 2**18  # elements of (n, h, h) arrays at once: they fit into a cache
 
 
-def pairwise_gains(posterior: AbstractPosterior, size: Tensor, used: Tensor) -> Tensor:
+def pairwise_gains(posterior: AbstractPosterior, size: Tensor, used: Tensor, team: AbstractTeam = ALONE) -> Tensor:
     """What turning a pair of atoms by 45 degrees adds to the bound if the posteriors turn with it.
 
     Parameters
@@ -31,6 +32,8 @@ def pairwise_gains(posterior: AbstractPosterior, size: Tensor, used: Tensor) -> 
         Root second moments of the codes.
     used : Tensor of int, shape (u,)
         Atoms to be paired.
+    team : AbstractTeam
+        Other processes have other data points.
 
     Returns
     -------
@@ -51,17 +54,20 @@ def pairwise_gains(posterior: AbstractPosterior, size: Tensor, used: Tensor) -> 
             spread = (variance[:, :, None] + variance[:, None]) / 2 + sign * covariance
             # The difference of a code with itself is exactly zero
             total += folded_normal.mean(location, spread.clamp(min=1e-30).sqrt()).sum(0)
-    scale = (q.abs_moment().double() / size)[:, used].mean(0)
-    turned = (totals / len(q)).log().sum(0)
+    own = (q.abs_moment().double() / size)[:, used].sum(0)
+    totals, total, n = team.sum(totals, own, torch.tensor(float(len(q)), dtype=torch.float64, device=size.device))
+    scale, turned = total / n, (totals / n).log().sum(0)
     return (scale.log() + scale.log()[:, None] - turned).fill_diagonal_(0)
 
 
-def turns(posterior: AbstractPosterior, size: Tensor, used: Tensor) -> list[tuple[int, int]]:
+def turns(
+    posterior: AbstractPosterior, size: Tensor, used: Tensor, team: AbstractTeam = ALONE
+) -> list[tuple[int, int]]:
     """Pairs of atoms that a turn by 45 degrees would separate, no atom in two of them, the most promising first.
 
     Parameters
     ----------
-    posterior, size, used
+    posterior, size, used, team
         As in `pairwise_gains`.
 
     Returns
@@ -69,7 +75,8 @@ def turns(posterior: AbstractPosterior, size: Tensor, used: Tensor) -> list[tupl
     list of tuple (int, int)
         Indices of atoms.
     """
-    gains, pairs = pairwise_gains(posterior, size, used).triu(1), []
+    (gains,) = team.agreed(pairwise_gains(posterior, size, used, team).triu(1))
+    pairs = []
     while gains.numel() and gains.max() > 0:
         h, j = divmod(int(gains.argmax()), gains.shape[1])
         pairs.append((int(used[h]), int(used[j])))

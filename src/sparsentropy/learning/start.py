@@ -24,6 +24,7 @@ from torch import Tensor
 from sparsentropy import rows
 from sparsentropy.model import Parameters
 from sparsentropy.rows import AbstractRows, drawn
+from sparsentropy.team import AbstractTeam
 
 ROWS = 8192  # of data that are made float64 together
 OFF = 0.05  # usage below which an atom is off
@@ -70,11 +71,11 @@ def random_starts(x: Tensor | AbstractRows, h: int, generator: torch.Generator) 
     return [start.to(data.dtype) for start in starts]
 
 
-def second_moment(x: Tensor | AbstractRows) -> Tensor:
+def second_moment(x: Tensor | AbstractRows, team: AbstractTeam | None = None) -> Tensor:
     """Mean of x xᵀ (d, d), float64; each entry over the data points of which both values are known.
 
     Where values are missing (NaN) the matrix may have negative eigenvalues, and two that are never known together count
-    as unrelated.
+    as unrelated. Where these are data points of one process alone, `team` has the others.
     """
     data = rows.of(x)
     d = data.shape[1]
@@ -87,6 +88,7 @@ def second_moment(x: Tensor | AbstractRows) -> Tensor:
         else:
             known += len(part)
         moment += values.T @ values
+    moment, known = (team or data.team).sum(moment, known)
     return moment / known.clamp(min=1.0)
 
 
@@ -116,6 +118,7 @@ def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator
     if most < EM_LEAST * d and most < n:
         return pairs
     x = data.take(drawn(n, most, generator) if most < n else torch.arange(n))
+    (count,) = data.team.sum(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
     ridge = EM_RIDGE * pairs.diagonal().mean() * torch.eye(d).to(pairs)  # where a value never varies, too
     C = torch.diag(pairs.diagonal()) + ridge
     for _ in range(EM_ITERATIONS):
@@ -127,7 +130,8 @@ def completed_second_moment(x: Tensor | AbstractRows, generator: torch.Generator
             spread = torch.cholesky_inverse(torch.linalg.cholesky(both * K + torch.diag_embed(1 - gaps))) * both
             mean = values - (spread @ (values @ K * gaps).unsqueeze(2)).squeeze(2)
             total += mean.T @ mean + spread.sum(0)
-        C = total / len(x) + ridge
+        (total,) = data.team.sum(total)
+        C = total / count + ridge
         if (C - before).norm() < EM_ENOUGH * C.norm():
             break
     return C

@@ -14,9 +14,10 @@ from sparsentropy.inference import AbstractSolver, Inference, Means
 from sparsentropy.learning import em, quasi_newton
 from sparsentropy.learning.shelf import IN_MEMORY, AbstractShelf, Cache
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import Statistics, Weights, entropy_elbo
+from sparsentropy.objectives import AbstractStatistics, Statistics, Weights, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
 from sparsentropy.rows import AbstractRows
+from sparsentropy.team import AbstractTeam
 
 NOTHING = quasi_newton.Memory()
 COLD_ITERATIONS = 20  # of the E-step from nothing
@@ -34,25 +35,28 @@ class Sweep:
         With unit-length atoms.
     lower_bound : float
         L_H pooled over the part, nats per data point.
-    statistics : Statistics
+    statistics : AbstractStatistics
         Of the part, at these parameters' posteriors.
     converged : bool
         Whether learning on all data stopped because the bound had stopped rising and no more was to be expected.
     annealed : bool
         Whether the sweep belongs to a detour, with other weights on the entropies or with simpler posteriors; after it
         the bound may be lower.
+    stands_for : int
+        Of how many data points the part is a sample; 0 where it stands for itself.
     """
 
     parameters: Parameters
     lower_bound: float
-    statistics: Statistics
+    statistics: AbstractStatistics
     converged: bool = False
     annealed: bool = False
+    stands_for: int = 0
 
     @property
     def rows(self) -> int:
-        """Data points of the part."""
-        return round(float(self.statistics.n))
+        """Data points of the part, or of what it stands for."""
+        return self.stands_for or round(float(self.statistics.n))
 
 
 @final
@@ -94,6 +98,11 @@ class Task:
     weights: Weights
     cache: Cache = IN_MEMORY
 
+    @property
+    def team(self) -> AbstractTeam:
+        """Who has the data; sums are over all of them."""
+        return self.rows.team
+
     def expect(
         self,
         parameters: Parameters,
@@ -101,6 +110,7 @@ class Task:
         iterations: int,
     ) -> State:
         """E-step over all batches at `parameters`, each from its own start; afterwards λ and σ² are refitted."""
+        parameters = parameters.agreed(self.team)
         effective = self.weights.apply(em.floored(parameters, self.unit))
         statistics, inference = None, self.solver.at(effective)
         if not self.cache.keeps:
@@ -112,10 +122,11 @@ class Task:
             part = Statistics.of(x, posterior, parameters)
             statistics = part if statistics is None else statistics + part
             shelf.put(posterior)
-        assert statistics is not None, "the estimator refuses empty data"
-        bound = float(entropy_elbo(statistics, parameters, self.weights))
+        assert statistics is not None, "there is at least one batch"
+        statistics = statistics.pooled(self.team)
+        (bound,) = self.team.agreed(entropy_elbo(statistics, parameters, self.weights))
         fitted = em.fit(statistics, parameters) if self.weights.plain else statistics.fit(parameters)
-        return State(fitted, shelf.kept(effective), statistics, bound, effective)
+        return State(fitted.agreed(self.team), shelf.kept(effective), statistics, float(bound), effective)
 
     def shelf(self, inference: Inference) -> AbstractShelf:
         """An empty one; where nothing is kept, posteriors of a batch are found again by going through those before."""
@@ -124,7 +135,7 @@ class Task:
             x = next(itertools.islice(self.rows.split(self.batch_size), index, None))
             return inference(x, max_iter=COLD_ITERATIONS, tol=0.0).posterior
 
-        return self.cache.shelf(len(self.rows), again)
+        return self.cache.shelf(self.rows.here, again)
 
     def shelved(self, state: State) -> State:
         """The same with its posteriors where they belong, if they came from elsewhere."""

@@ -8,7 +8,18 @@ batches is written to a temporary file first, and is then like any other file.
 from sparsentropy.rows.abstract import AbstractRows, drawn
 from sparsentropy.rows.in_memory import InMemory, of
 from sparsentropy.rows.scratch import Scratch, bytes_of, read_at
-from sparsentropy.rows.sources import AbstractSource, File, Mapped, Sliced, Without, is_stored, pieces, source_of
+from sparsentropy.rows.shared import Shared, share
+from sparsentropy.rows.sources import (
+    AbstractSource,
+    Between,
+    File,
+    Mapped,
+    Sliced,
+    Without,
+    is_stored,
+    pieces,
+    source_of,
+)
 from sparsentropy.rows.spool import batches_of, is_stream, spool
 from sparsentropy.rows.stored import MEMORY, Stored
 from sparsentropy.rows.survey import Survey
@@ -17,10 +28,12 @@ __all__ = [
     "MEMORY",
     "AbstractRows",
     "AbstractSource",
+    "Between",
     "File",
     "InMemory",
     "Mapped",
     "Scratch",
+    "Shared",
     "Sliced",
     "Stored",
     "Survey",
@@ -33,6 +46,7 @@ __all__ = [
     "of",
     "pieces",
     "read_at",
+    "share",
     "source_of",
     "spool",
 ]

@@ -10,19 +10,31 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from sparsentropy.team import ALONE, AbstractTeam
+
 LISTED = 2**24  # rows whose numbers are shuffled as a whole
 
 
 class AbstractRows(ABC):
-    """n data points of d entries."""
+    """n data points of d entries, all of them or the share of one process."""
 
     dtype: torch.dtype
     device: torch.device
 
     @property
+    def team(self) -> AbstractTeam:
+        """Who passes over the rows, each process over its own."""
+        return ALONE
+
+    @property
+    def here(self) -> int:
+        """How many this process passes over."""
+        return len(self)
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[int, int]:
-        """(n, d)."""
+        """(n, d), of all processes together."""
 
     @property
     @abstractmethod
@@ -35,7 +47,7 @@ class AbstractRows(ABC):
 
     @abstractmethod
     def split(self, size: int) -> Iterator[Tensor]:
-        """All rows in batches of so many, some of them smaller; the same ones each time."""
+        """All rows in batches of so many, some of them smaller, at least one; the same ones each time."""
 
     @abstractmethod
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -46,18 +58,26 @@ class AbstractRows(ABC):
         """The rows of these numbers, in the order of the numbers, in memory."""
 
     @abstractmethod
+    def part(self, index: Tensor) -> "AbstractRows":
+        """The same, as rows."""
+
+    @abstractmethod
     def without(self, index: Tensor) -> "AbstractRows":
         """All other rows, in their order."""
 
     @abstractmethod
+    def between(self, begin: int, end: int) -> "AbstractRows":
+        """The rows from one number up to another."""
+
+    @abstractmethod
     def affordable(self, numbers: int) -> int:
-        """Rows that may be held in memory with so many numbers for each."""
+        """Rows that may be held in memory with so many numbers for each, even if there are fewer."""
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def first(self, size: int) -> Tensor:
-        """The first batch of `split`."""
+        """The first rows of all, at most a batch of `split`; another process may have some of them."""
         return next(self.split(size))
 
 

@@ -65,11 +65,19 @@ class InMemory(AbstractRows):
         """See `AbstractRows`."""
         return self.x[index.to(self.x.device)]
 
+    def part(self, index: Tensor) -> "InMemory":
+        """See `AbstractRows`."""
+        return InMemory(self.take(index))
+
     def without(self, index: Tensor) -> "InMemory":
         """See `AbstractRows`."""
         kept = torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
         kept[index.to(self.x.device)] = False
         return InMemory(self.x[kept])
+
+    def between(self, begin: int, end: int) -> "InMemory":
+        """See `AbstractRows`."""
+        return InMemory(self.x[begin:end])
 
     def affordable(self, numbers: int) -> int:
         """See `AbstractRows`; what holds all of them holds these."""

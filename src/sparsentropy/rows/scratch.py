@@ -76,13 +76,24 @@ class Scratch:
             If the disk is full.
         """
         begin, rest = self.size, bytes_of(np.ascontiguousarray(array))
+        self.put(rest, begin)
+        self.size += len(rest)
+        return begin
+
+    def put(self, numbers: memoryview, begin: int) -> None:
+        """Write from a byte on.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
         try:
-            while len(rest):
-                count = os.pwrite(self.number, rest, self.size)
-                rest, self.size = rest[count:], self.size + count
+            while len(numbers):
+                count = os.pwrite(self.number, numbers, begin)
+                numbers, begin = numbers[count:], begin + count
         except OSError as error:
             raise self._refusal(error) from None
-        return begin
 
     def read(self, begin: int, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
         """Numbers that were written."""

@@ -124,6 +124,8 @@ class Sliced(AbstractSource):
 
     def pick(self, index: NDArray[np.intp]) -> NDArray[Any]:
         """See `AbstractSource`; whole pieces, since each slice may be a file to unpack."""
+        if isinstance(self.array, np.ndarray):
+            return self.array[index]
         found, piece = np.empty((len(index), self.shape[1]), self.dtype), piece_rows(self)
         number = index // piece
         for one in np.unique(number):
@@ -131,6 +133,30 @@ class Sliced(AbstractSource):
             begin = int(one) * piece
             found[here] = self.read(begin, min(begin + piece, self.shape[0]))[index[here] - begin]
         return found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Between(AbstractSource):
+    """The rows of a source from one number up to another."""
+
+    source: AbstractSource
+    begin: int
+    end: int
+    shape: tuple[int, int] = field(init=False)
+    dtype: np.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", (self.end - self.begin, self.source.shape[1]))
+        object.__setattr__(self, "dtype", self.source.dtype)
+
+    def read(self, begin: int, end: int) -> NDArray[Any]:
+        """See `AbstractSource`."""
+        return self.source.read(self.begin + begin, self.begin + end)
+
+    def pick(self, index: NDArray[np.intp]) -> NDArray[Any]:
+        """See `AbstractSource`."""
+        return self.source.pick(self.begin + index)
 
 
 @final

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsentropy.rows.abstract import AbstractRows
-from sparsentropy.rows.sources import AbstractSource, Without, piece_rows
+from sparsentropy.rows.in_memory import InMemory
+from sparsentropy.rows.sources import AbstractSource, Between, Without, piece_rows
 from sparsentropy.rows.survey import Survey
 
 MEMORY = 2**28  # bytes of rows, and of what learning keeps of them, that are held at once
@@ -80,13 +81,21 @@ class Stored(AbstractRows):
         found[order] = self.source.pick(wanted[order])
         return self._tensor(found)
 
+    def part(self, index: Tensor) -> InMemory:
+        """See `AbstractRows`."""
+        return InMemory(self.take(index))
+
     def without(self, index: Tensor) -> "Stored":
         """See `AbstractRows`."""
         return replace(self, source=Without(self.source, np.sort(index.cpu().numpy())))
 
+    def between(self, begin: int, end: int) -> "Stored":
+        """See `AbstractRows`."""
+        return replace(self, source=Between(self.source, begin, end))
+
     def affordable(self, numbers: int) -> int:
         """See `AbstractRows`."""
-        return min(len(self), MEMORY // (max(1, numbers) * self.dtype.itemsize))
+        return MEMORY // (max(1, numbers) * self.dtype.itemsize)
 
     def _pieces(self, size: int) -> list[tuple[int, int]]:
         """Of the source, each but the last a whole number of batches."""

@@ -5,11 +5,13 @@ What is found out adds up over pieces, so data on a disk are read once for it.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sparsentropy.team import AbstractTeam
 
 ROWS = 65_536  # that are looked at together: no copy of all data is made
 
@@ -100,6 +102,15 @@ class Survey:
             self.infinite + other.infinite,
             where,
         )
+
+    def pooled(self, team: AbstractTeam) -> "Survey":
+        """Of the data of all processes, in their order."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)} | {"known": self.known.tolist()}
+        found = [Survey(**told | {"known": np.array(told["known"], bool)}) for told in team.told(own)]
+        total = found[0]
+        for other in found[1:]:
+            total += other
+        return replace(total, where=None if total.where is None else (total.where[0], total.where[1]))
 
     @property
     def has_gaps(self) -> bool:

@@ -1,0 +1,95 @@
+"""What a fit will need, read from the parameters of an estimator and the shape of its data.
+
+Nothing is allocated and no number of the data is looked at, so it can be said before a run, and what cannot fit is
+refused early. Which way of learning is meant by 'auto' is decided here too, by sizes alone: the same data and
+parameters are learned from in the same way on every machine.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from sparsentropy import fitting, inputs, memory, rows
+from sparsentropy.estimator import sharing
+from sparsentropy.learning import Cache
+
+
+def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
+    """What decides about the memory of a fit.
+
+    Parameters
+    ----------
+    model : SparseCoding
+        Its parameters are checked.
+    X : array-like or AbstractRows
+    aside : float
+        Part of the rows that is set aside.
+    learning : {'auto', 'sweeps', 'minibatch'}
+
+    Returns
+    -------
+    memory.Plan, optional
+        None where the shape is not known yet.
+    """
+    shape = getattr(X, "shape", ())
+    if len(shape) != 2:
+        return None
+    if isinstance(X, rows.AbstractRows):
+        n, stored = X.here, isinstance(X, rows.Stored)
+    else:
+        team, stored = sharing.team_of(model.distributed), rows.is_stored(X)
+        n = len(sharing.share(shape[0], team, model.distributed, batch=1))
+    dtype = str(getattr(X, "dtype", "")) if model.dtype == "auto" else model.dtype
+    place, _ = inputs.check_cache(model.cache)
+    found = memory.Plan(
+        n=n,
+        d=shape[1],
+        h=model.n_components,
+        itemsize=4 if "float32" in dtype else 8,
+        posterior=model.posterior,
+        rank=model.rank,
+        batch_size=inputs.check_batch_size(model.batch_size),
+        cache=place,
+        low_memory=model.low_memory,
+        held_out=fitting.held_out_rows(n, aside),
+        stored=stored,
+    )
+    if place == "auto":
+        found = replace(found, cache="disk" if stored and found.posteriors > rows.MEMORY else "memory")
+    if learning == "auto":
+        others = (model.annealing, model.checkpoint, model.distributed)
+        only_sweeps = model.inference == "amortized" or any(other is not None for other in others)
+        learning = "minibatch" if found.wide and not only_sweeps else "sweeps"
+    return replace(found, learning=learning)
+
+
+def checked(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
+    """The plan, if there is memory enough for it; every process of a team hears if one has too little.
+
+    Raises
+    ------
+    MemoryError
+        If there is not.
+    ValueError, TypeError
+        If parameters cannot be used.
+    """
+    with sharing.team_of(model.distributed).together():
+        inputs.check_parameters(model)
+        found = plan(model, X, aside, learning)
+        if found is not None:
+            memory.check(found, memory.available(inputs.resolve_device(model.device)))
+    return found
+
+
+def cache(model: Any, x: rows.AbstractRows, plan: memory.Plan) -> Cache:
+    """Where the posteriors are kept between sweeps, if there is room for them."""
+    place, folder = inputs.check_cache(model.cache)
+    if plan.learning == "minibatch":
+        return Cache("none")
+    h, lean = model.n_components, model.low_memory
+    numbers = {"diagonal": h if lean else 2 * h, "low-rank": (2 + model.rank) * h, "full": 3 * h + 1}[model.posterior]
+    if place == "auto":
+        place = "disk" if x.here > x.affordable(numbers) else "memory"
+    if place == "disk":
+        with x.team.together():  # those before a sweep, and those after it
+            inputs.check_space(folder, 2 * x.here * numbers * x.dtype.itemsize)
+    return Cache(place, folder, lean)

@@ -1,0 +1,114 @@
+"""What `fit` and `demo` have in common: learn from rows with progress shown, and write the run folder.
+
+Of several processes that learn together all learn, and the first one speaks and writes for all.
+"""
+
+import contextlib
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sparsentropy import terminal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sparsentropy.estimator import SparseCoding
+    from sparsentropy.preparation import Preparation
+    from sparsentropy.team import AbstractTeam
+
+
+def learn_and_report(
+    rows: Any,
+    preparation: "Preparation",
+    out: Path,
+    wish: dict[str, Any],
+    team: "AbstractTeam",
+    *,
+    title: str,
+    held_out: float,
+) -> None:
+    """Fit; write the run folder and say where the report is, which the first process does for all."""
+    from sparsentropy import runs
+    from sparsentropy.estimator import SparseCoding
+    from sparsentropy.report import headline
+    from sparsentropy.results import summarise
+
+    with team.together():
+        train, test = _split(rows, held_out, wish["random_state"])
+        preparation = preparation.fit(train)
+        train = preparation.whitened(train)
+        test = None if test is None else preparation.whitened(test)
+        model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
+    seconds = _fit(model, train, team)
+    if team.rank > 0:
+        raise typer.Exit(130 if model.interrupted_ else 0)
+    result = summarise(
+        model,
+        train,
+        test,
+        title=title,
+        settings=_settings(model, preparation) | {"held_out": held_out},
+        patch_shape=preparation.patch_shape(train.shape[1]),
+        seconds=seconds,
+    )
+    print(runs.write(out, model, preparation, result))
+    terminal.say(headline(result))
+    if result.metrics["interrupted"]:
+        raise typer.Exit(130)
+
+
+def _split(rows: Any, share: float, seed: int) -> "tuple[Any, NDArray[Any] | None]":
+    """Keep a random share of the rows for testing; none if there are too few."""
+    import numpy as np
+
+    from sparsentropy import large
+    from sparsentropy.rows import AbstractSource
+
+    if isinstance(rows, AbstractSource):
+        return large.apart(rows, share, seed)
+    held_out = round(share * len(rows))
+    if held_out == 0:
+        return rows, None
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return rows[order[held_out:]], rows[order[:held_out]]
+
+
+def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
+    """Fit with progress shown and warnings as notes of one line; return how many seconds it took."""
+    from sparsentropy import inputs, memory, progress
+
+    began, first = time.perf_counter(), team.rank == 0
+    model.set_params(distributed="same" if team.size > 1 else None)
+    with team.together():
+        needed = memory.statement(model.memory_for(rows), memory.available(inputs.resolve_device(model.device)))
+    with warnings.catch_warnings(record=True) as caught, contextlib.ExitStack() as shown:
+        warnings.simplefilter("default")
+        if first:
+            among = f", {team.size} processes" if team.size > 1 else ""
+            what = f"{len(rows):,} data points with {rows.shape[1]:,} features, {model.n_components:,} atoms{among}"
+            terminal.say(f"{what}; {needed}")
+            model.set_params(callback=shown.enter_context(progress.shown(terminal.console(), len(rows))))
+        model.fit(rows)
+    # What comes after has nothing to go on from, and is done by one process
+    model.set_params(callback=None, checkpoint=None, resume=False, distributed=None)
+    if not first:
+        return time.perf_counter() - began
+    if model.interrupted_:
+        terminal.say("stopped by hand; keeping the best state so far")
+    for warning in caught:
+        terminal.say(f"note: {terminal.one_line(str(warning.message))}")
+    return time.perf_counter() - began
+
+
+def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, Any]:
+    """Collect what was asked for: the model first, then the data, then the rest."""
+    first = {"n_components": model.n_components, "posterior": model.posterior}
+    steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
+    hidden = {"callback", "verbose", "cache", "checkpoint", "checkpoint_every", "resume", "distributed"}
+    hidden |= set() if model.posterior == "low-rank" else {"rank"}
+    hidden |= set() if model.inference == "amortized" else {"encoder", "refine"}
+    return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}

@@ -1,0 +1,272 @@
+"""Learning by minibatches, for dictionaries so wide that a matrix of all pairs of atoms is too large.
+
+The full sweep (`loop`) keeps Σ ννᵀ + T, an (h, h) matrix, the posteriors of all data points, and a dozen steps of the
+size of the dictionary. Here nothing is larger than the dictionary, the codes of a batch and one (d, d) matrix. The
+slope of the bound in the dictionary, ((Σ xνᵀ) − W Σ(ννᵀ + T))/(n σ²), is computed as residual times codes. The scales
+follow in closed form from sums per atom that forget slowly (Cappé and Moulines, JRSS B 2009), for a batch says little
+of one atom. It says enough of the noise, which therefore follows it at once, and further than EM would go, since EM
+is slow where noise is small (Salakhutdinov and Roweis, "Adaptive overrelaxed bound optimization methods", ICML 2003).
+
+A step is measured with the Fisher information of a batch. With the pull u = (x − Wν)/σ² of a data point on the
+dictionary its slope is u νᵀ − W T/σ², and if u and ν are taken for independent, and codes for uncorrelated, its second
+moment is E[u uᵀ] ⊗ diag E[z²] (the factors of Martens and Grosse, "Optimizing neural networks with Kronecker-factored
+approximate curvature", ICML 2015). So the direction is E[u uᵀ]⁻¹ times the slope, over E[z²] of each atom. For a square
+dictionary without noise this is the natural gradient of independent component analysis: u = W⁻ᵀ ψ(ν), so E[u uᵀ]⁻¹ is
+W W^T up to scales (Amari, "Natural gradient works efficiently in learning", 1998).
+
+Steps of one length end in a cloud around the optimum, whose mean is far nearer to it than its points (Polyak and
+Juditsky, "Acceleration of stochastic approximation by averaging", 1992). So at the end of every round of batches the
+mean dictionary of its second half is evaluated, on rows that are the same each time. If its bound is higher than ever
+it is kept, told, and gone on from. If not, the round is taken back, and the next ones make shorter steps. So the bound
+that is told only ever rises, and there is no rate to tune.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sparsentropy import rows
+from sparsentropy.inference import AbstractSolver, Inference, for_data
+from sparsentropy.learning import em
+from sparsentropy.learning.task import COLD_ITERATIONS, Sweep
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import Marginals, elbo, uphill
+from sparsentropy.rows import AbstractRows, drawn
+
+ITERATIONS = 12  # of the E-step for a batch
+# Part of a Newton step that a batch is given at first. What its sampling costs is half that part of one nat for each of
+# d h unknowns and data point of the batch, so a batch with fewer data points for an atom in use is given less
+RATE, ROWS_PER_ATOM = 0.3, 2.0
+SHORTER, SHORTEST = 0.5, 2**-9  # of it after a round that was taken back or gained nothing; learning ends below that
+MOMENTUM = 0.9
+REMEMBERED = 16  # batches, in the sums
+FURTHER = 1.8  # times as far as EM goes the noise variance goes, in its logarithm; below 2 that ends where EM ends
+DAMPING = 1e-4  # part of the mean curvature that is added to all of it
+ENOUGH = 4.0  # data points per dimension from which on the curvature is believed
+CAP = 0.5  # longest way an atom of unit length may go in one step
+LEAST_BATCH = 512
+# Batches of a round: so many that this many codes are inferred, within limits; a share of its rows is evaluated, or
+# such a number of codes where that is more
+ROUND_CODES, ROUND = 2**25, (2, 32)
+EVALUATED, EVALUATED_CODES = 8, 2**21
+CLEARLY = 0.02  # nats per dimension by which a later start must be better
+
+
+def default_batch(d: int) -> int:
+    """Data points of a batch: to prepare for a dictionary takes as long as to solve for a part of d data points."""
+    return max(LEAST_BATCH, d // 4)
+
+
+@final
+@dataclass(frozen=True)
+class Round:
+    """How many data points are in a batch, how many batches in a round, and how many data points are evaluated."""
+
+    batch: int
+    batches: int
+    evaluated: int
+
+    @classmethod
+    def of(cls, n: int, h: int, batch_size: int) -> "Round":
+        """For n data points and h atoms.
+
+        Examples
+        --------
+        >>> Round.of(1_000_000, 512, 512)
+        Round(batch=512, batches=32, evaluated=4096)
+        >>> Round.of(1_000_000, 16_384, 1024)
+        Round(batch=1024, batches=2, evaluated=256)
+        """
+        batch, (least, most) = min(n, batch_size), ROUND
+        batches = min(max(least, ROUND_CODES // (h * batch)), most)
+        return cls(batch, batches, min(n, max(batch * batches // EVALUATED, EVALUATED_CODES // h)))
+
+
+def learn_by_batches(
+    x: Tensor | AbstractRows,
+    starts: Sequence[Parameters],
+    solver: AbstractSolver,
+    *,
+    max_iter: int,
+    tol: float,
+    batch_size: int,
+    generator: torch.Generator,
+) -> Iterator[Sweep]:
+    """Learn parameters from data; yields after every round that has raised the bound.
+
+    Parameters
+    ----------
+    x : Tensor or AbstractRows, shape (n, d)
+        NaN is what is missing.
+    starts : sequence of Parameters
+        Where to start, with unit-length atoms; a later one is taken only where its bound is clearly higher.
+    solver : AbstractSolver
+    max_iter : int
+        Most rounds.
+    tol : float
+        Gain in nats per data point and round below which steps get shorter.
+    batch_size : int
+        Data points of a batch.
+    generator : torch.Generator
+        Draws the rows that are evaluated, and the batches.
+
+    Yields
+    ------
+    Sweep
+        The bound is that of the rows that are evaluated, at the parameters that come with it.
+    """
+    data = rows.of(x)
+    plan = Round.of(len(data), starts[0].h, batch_size)
+    judge = _Judge.of(data, solver, plan, generator)
+    best, inference = judge.best_of(starts)
+    yield best
+    batches, learner = _endless(data, plan.batch, generator), _Learner(judge, best, inference)
+    for _ in range(max_iter - 1):
+        for number in range(plan.batches):
+            learner.step(next(batches), counts=2 * number >= plan.batches)
+        new, inference = judge(learner.mean())
+        gain = new.lower_bound - best.lower_bound
+        if gain > 0:
+            best = new
+        else:
+            inference = judge.solver.at(best.parameters)
+        learner.go_on_from(best.parameters, inference, shorter=gain < tol)
+        del inference  # what is prepared for it is large, and of use for one batch only
+        over = learner.rate < learner.first_rate * SHORTEST
+        if gain > 0 or over:
+            yield replace(best, converged=over)
+        if over:
+            return
+
+
+@final
+@dataclass(frozen=True)
+class _Judge:
+    """The rows that are evaluated, always the same."""
+
+    rows: Tensor
+    of_all: int  # data points
+    solver: AbstractSolver
+    batch: int
+    unit: float  # root mean square of the data
+
+    @classmethod
+    def of(cls, data: AbstractRows, solver: AbstractSolver, plan: Round, generator: torch.Generator) -> "_Judge":
+        chosen = drawn(len(data), plan.evaluated, generator)
+        return cls(data.take(chosen), len(data), for_data(solver, data), plan.batch, data.root_mean_square())
+
+    def __call__(self, parameters: Parameters) -> tuple[Sweep, Inference]:
+        """The bound at given parameters, from posteriors that are found from nothing, and how these were found."""
+        p = em.floored(parameters, self.unit)
+        inference, statistics = self.solver.at(p), None
+        for x in self.rows.split(self.batch):
+            part = Marginals.of(x, inference(x, max_iter=COLD_ITERATIONS, tol=0.0).posterior, p)
+            statistics = part if statistics is None else statistics + part
+        assert statistics is not None, "the estimator refuses empty data"
+        return Sweep(p, float(elbo(statistics, p)), statistics, stands_for=self.of_all), inference
+
+    def best_of(self, starts: Sequence[Parameters]) -> tuple[Sweep, Inference]:
+        """The first of them than which no later one is clearly better."""
+        best, inference = self(starts[0])
+        for parameters in starts[1:]:
+            new, other = self(parameters)
+            if new.lower_bound > best.lower_bound + CLEARLY * parameters.d:
+                best, inference = new, other
+        return best, inference
+
+
+@final
+class _Learner:
+    """The dictionary that moves, and what is remembered on the way."""
+
+    def __init__(self, judge: _Judge, start: Sweep, inference: Inference) -> None:
+        assert isinstance(start.statistics, Marginals), "these are what is evaluated"
+        parameters, self.sums = start.parameters, start.statistics
+        self.judge, self.parameters, self.inference = judge, parameters, inference
+        used = int((parameters.prior_scale >= em.NARROW * parameters.noise_variance.sqrt()).sum())
+        self.first_rate = RATE * min(1.0, judge.batch / (ROWS_PER_ATOM * max(1, used)))
+        self.rate, self.steps, self.rows = self.first_rate, 1, 0.0
+        self.curvature = torch.zeros(parameters.d, parameters.d, dtype=torch.float64, device=judge.rows.device)
+        self._rest()
+
+    def _rest(self) -> None:
+        self.momentum = torch.zeros_like(self.parameters.dictionary)
+        self.total = torch.zeros_like(self.parameters.dictionary)
+        self.log_noise, self.age, self.counted = 0.0, 0, 0
+
+    def step(self, x: Tensor, *, counts: bool) -> None:
+        """On a batch; the dictionary that it leads to counts for the mean, or does not."""
+        p = self.parameters
+        q = self.inference(x, max_iter=ITERATIONS, tol=0.0).posterior
+        batch = Marginals.of(x, q, p)
+        self._remember(batch)
+        slope, residual = uphill(x, q, p)
+        del q
+        pull = residual / p.noise_variance
+        self._bend((pull.T @ pull).double(), len(x))
+        slope /= len(x) * p.noise_variance
+        # Atoms have unit length, and the bound does not change with their length: only what is at right angles counts
+        slope -= p.dictionary * (p.dictionary * slope).sum(0)
+        self.age += 1
+        self.momentum.lerp_(slope, 1 - MOMENTUM)
+        dictionary = p.dictionary + self._step(self.momentum / (1 - MOMENTUM**self.age))
+        dictionary /= dictionary.norm(dim=0)
+        self._move_to(dictionary, batch)
+        if counts:
+            self.total += dictionary
+            self.log_noise += float(self.parameters.noise_variance.log())
+            self.counted += 1
+
+    def mean(self) -> Parameters:
+        """The mean dictionary and noise since they began to count; atoms have unit length."""
+        noise = torch.full_like(self.parameters.noise_variance, math.exp(self.log_noise / self.counted))
+        dictionary = self.total / self.total.norm(dim=0)
+        return replace(self.parameters, dictionary=dictionary, noise_variance=noise)
+
+    def go_on_from(self, parameters: Parameters, inference: Inference, *, shorter: bool) -> None:
+        """Begin another round there."""
+        self.parameters, self.inference = parameters, inference
+        self.rate *= SHORTER if shorter else 1.0
+        self._rest()
+
+    def _remember(self, batch: Marginals) -> None:
+        self.steps += 1
+        weight = 1 / min(self.steps, REMEMBERED)
+        self.sums = self.sums * (1 - weight) + batch
+
+    def _bend(self, square: Tensor, n: int) -> None:
+        """Take the mean of u uᵀ over as many data points as it needs."""
+        self.rows = min(self.rows + n, max(2 * ENOUGH * len(square), REMEMBERED * n))
+        self.curvature.lerp_(square / n, n / self.rows)
+
+    def _step(self, slope: Tensor) -> Tensor:
+        """A part of E[u uᵀ]⁻¹ slope/E[z²], for atoms that are not off."""
+        d, p = len(self.curvature), self.parameters
+        # Of fewer data points than dimensions the curvature is believed less and less
+        doubt = min(max((ENOUGH * d / self.rows - 1) / (ENOUGH - 1), DAMPING), 1.0)
+        matrix = (1 - doubt) * self.curvature
+        matrix.diagonal().add_(doubt * self.curvature.diagonal().mean())
+        factor = torch.linalg.cholesky(matrix).to(slope.dtype)
+        code_square = (self.sums.code_square / self.sums.n).to(slope.dtype)
+        step = torch.cholesky_solve(slope, factor) * (self.rate / code_square)
+        step *= (p.prior_scale >= em.NARROW * p.noise_variance.sqrt()).to(step.dtype)
+        return step * (CAP / step.norm(dim=0).clamp(min=CAP))
+
+    def _move_to(self, dictionary: Tensor, batch: Marginals) -> None:
+        before = self.parameters.noise_variance
+        noise = before * (batch.fit(self.parameters).noise_variance / before) ** FURTHER
+        fitted = em.fit(self.sums, replace(self.parameters, dictionary=dictionary))
+        self.parameters = em.floored(replace(fitted, noise_variance=noise), self.judge.unit)
+        self.inference = self.judge.solver.at(self.parameters)
+
+
+def _endless(data: AbstractRows, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Batches of all rows, in another order each time; what is left over is waited for the next time."""
+    while True:
+        for batch in data.shuffled(size, generator):
+            if len(batch) == size:
+                yield batch
