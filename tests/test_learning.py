@@ -105,6 +105,17 @@ def test_an_atom_whose_codes_explain_nothing_keeps_its_direction_and_is_out_of_t
     torch.testing.assert_close(again.dictionary[:, 2], parameters.dictionary[:, 2])
 
 
+@pytest.mark.parametrize("beyond", [1.0, 1.0002, 1.01, 2.0])
+def test_codes_that_float32_lets_go_together_more_than_they_can_have_a_factor(beyond):
+    signs = double([[1, -1, 1], [-1, 1, -1], [1, -1, 1]])
+    size = double([0.05, 5.6, 5.7])
+    wrong = (signs * size * size[:, None]) * (beyond + (1 - beyond) * torch.eye(3))
+    factor, scale = em.correlation_factor(wrong)
+    assert factor.isfinite().all()
+    assert torch.allclose(scale, size)
+    assert torch.dist(factor @ factor.T, wrong / size / size[:, None]) < 1e-2 + 10 * (beyond - 1)
+
+
 def test_columnwise_update_keeps_unit_length_and_every_atom_is_at_its_optimum():
     _, _, parameters, statistics = case()
     new, factor = em.update(statistics, parameters, ANNEALED)

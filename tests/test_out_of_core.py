@@ -165,6 +165,16 @@ def test_a_disk_that_fills_up_ends_learning_and_leaves_the_model_as_it_was(mappe
     assert vars(model) | {"cache": "auto"} == before
 
 
+def test_a_saved_model_does_not_need_the_folder_that_it_was_learned_with(mapped, tmp_path):
+    (tmp_path / "fast").mkdir()
+    model = SparseCoding(**QUICK, cache=str(tmp_path / "fast")).fit(mapped)
+    model.save(tmp_path / "model.safetensors")
+    (tmp_path / "fast").rmdir()
+    again = SparseCoding.load(tmp_path / "model.safetensors")
+    assert again.cache == "auto"
+    np.testing.assert_array_equal(again.transform(mapped[:10]), model.set_params(cache="auto").transform(mapped[:10]))
+
+
 @pytest.mark.parametrize("cache", ["nowhere/at/all", 3, None, True])
 def test_a_cache_that_is_none_is_refused(cache):
     with pytest.raises(ValueError, match="cache must be one of 'auto', 'memory', 'disk', 'none', or a folder"):

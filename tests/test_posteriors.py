@@ -309,3 +309,16 @@ def test_entropy_of_tight_and_of_wide_posteriors(dtype):
         expected = 3 * double(scale).log() + 1.5 * math.log(2 * math.pi * math.e)
         for q in (Diagonal(variance, variance), LowRank(variance, variance, torch.zeros(1, 3, 2, dtype=dtype))):
             assert_close(q.entropy(), expected[None])
+
+
+def test_directions_that_go_together_and_dwarf_the_rest_leave_an_entropy():
+    """I + VᵀD⁻¹V is singular to rounding then."""
+    factor = torch.zeros(2, 2, 3, dtype=torch.float64)
+    factor[0] = 1e3 * torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0 + 1e-7]], dtype=torch.float64)
+    zero = torch.zeros(2, 2, dtype=torch.float64)
+    q = LowRank(zero, zero + 1e-18, factor)
+    # det VVᵀ is the square of a cross product, of (1, 2, 3) and (0, 0, 10⁻⁷)
+    exact = [5e-2, 1e-36]
+    expected = torch.tensor([math.log(2 * math.pi * math.e) + math.log(value) / 2 for value in exact]).double()
+    assert torch.allclose(q.entropy(), expected, atol=1e-5)
+    assert q.log_prob(zero[None]).isfinite().all()

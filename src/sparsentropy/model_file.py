@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from sparsentropy import storage
+from sparsentropy import inputs, storage
 from sparsentropy.objectives import Statistics
 from sparsentropy.schedules import Schedule
 
@@ -126,11 +126,12 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _restored(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What `_plain` was given, as far as it was kept."""
-    return {
+    """What `_plain` was given, as far as it was kept; a folder for posteriors is of the machine that had it."""
+    values = {
         name: Schedule(tuple(map(tuple, value[SCHEDULE]))) if isinstance(value, dict) else value
         for name, value in parameters.items()
     }
+    return values if values.get("cache", "auto") in inputs.CACHES else values | {"cache": "auto"}
 
 
 def _check(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:

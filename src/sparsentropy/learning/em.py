@@ -94,8 +94,9 @@ def correlation_factor(second_moment: Tensor) -> tuple[Tensor, Tensor]:
         factor, failed = torch.linalg.cholesky_ex(correlation + jitter * eye)
         if not bool(failed):
             return factor, scale
-    # Two codes go together, and float32 has rounded what is between them
-    return torch.linalg.cholesky(correlation + LARGEST_JITTER * eye), scale
+    # Codes go together, and float32 has rounded what is between them, beyond what a covariance can be
+    beyond = -torch.linalg.eigvalsh(correlation)[0].clamp(max=0.0)
+    return torch.linalg.cholesky(correlation + (LARGEST_JITTER + 2 * beyond) * eye), scale
 
 
 def columnwise(statistics: Statistics, dictionary: Tensor) -> Tensor:

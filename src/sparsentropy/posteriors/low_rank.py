@@ -60,7 +60,15 @@ class LowRank(AbstractPosterior):
         """Cholesky factor of I + Vᵀ D⁻¹ V, (n, r, r), in float64: a v that V makes superfluous is tiny."""
         scaled = self.factor.double() / self.diagonal.double().sqrt().unsqueeze(2)
         inner = scaled.mT @ scaled
-        return torch.linalg.cholesky(inner + torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device))
+        eye = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
+        lower, failed = torch.linalg.cholesky_ex(inner + eye)
+        if bool(failed.any()):
+            # I is lost beside the rest, but not in [S; I] = QR, where RᵀR = I + SᵀS
+            lost = failed > 0
+            stacked = torch.cat([scaled[lost], eye.expand(int(lost.sum()), -1, -1)], 1)
+            upper = torch.linalg.qr(stacked, mode="r").R
+            lower[lost] = (upper * upper.diagonal(dim1=1, dim2=2).sign().unsqueeze(2)).mT
+        return lower
 
     def _log_det(self) -> Tensor:
         # Matrix determinant lemma: det(D + VVᵀ) = det(D) det(I + VᵀD⁻¹V)
