@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparsentropy import SparseCoding, rows, team
+from sparsentropy import SparseCoding, memory, rows, team
 from sparsentropy.datasets import make_bars
-from sparsentropy.estimator import sharing
+from sparsentropy.estimator import needs, sharing
 from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver, for_data
 from sparsentropy.learning import loop, random_starts, rotation, separation, start
 from sparsentropy.learning.independent import Independent
@@ -361,6 +361,21 @@ class TestWholeFits:
     def test_fewer_rows_than_processes_are_refused(self):
         for words in self.refused(3, lambda _: BARS[:2], distributed="same"):
             assert "fewer than the 3 processes" in words
+
+    def test_memory_is_needed_for_a_share_and_shared_by_a_machine(self, monkeypatch):
+        x = np.broadcast_to(0.0, (1_000_000, 64))
+
+        def work(members):
+            self.local.team = members
+            model = SparseCoding(10, distributed="same")
+            return model.memory_for(x), needs.free(model)
+
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+        monkeypatch.setattr(memory, "available", lambda _: 2**30)
+        alone = SparseCoding(10)
+        for needed, free in together(4, work):
+            assert needed < alone.memory_for(x) / 3
+            assert free == needs.free(alone) / 4 == 2**28
 
     KEPT = {"distributed": "same", "max_iter": 6, "tol": 0.0, "batch_size": 64}  # noqa: RUF012
 

@@ -79,12 +79,13 @@ def _split(rows: Any, share: float, seed: int) -> "tuple[Any, NDArray[Any] | Non
 
 def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
     """Fit with progress shown and warnings as notes of one line; return how many seconds it took."""
-    from sparsentropy import inputs, memory, progress
+    from sparsentropy import memory, progress
+    from sparsentropy.estimator import needs
 
     began, first = time.perf_counter(), team.rank == 0
     model.set_params(distributed="same" if team.size > 1 else None)
     with team.together():
-        needed = memory.statement(model.memory_for(rows), memory.available(inputs.resolve_device(model.device)))
+        needed = memory.statement(model.memory_for(rows), needs.free(model))
     with warnings.catch_warnings(record=True) as caught, contextlib.ExitStack() as shown:
         warnings.simplefilter("default")
         if first:

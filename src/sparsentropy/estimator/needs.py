@@ -5,6 +5,7 @@ refused early. Which way of learning is meant by 'auto' is decided here too, by 
 parameters are learned from in the same way on every machine.
 """
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -76,8 +77,17 @@ def checked(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | No
         inputs.check_parameters(model)
         found = plan(model, X, aside, learning)
         if found is not None:
-            memory.check(found, memory.available(inputs.resolve_device(model.device)))
+            memory.check(found, free(model))
     return found
+
+
+def free(model: Any) -> int | None:
+    """Bytes that this process may take; those of one machine share its memory."""
+    device = inputs.resolve_device(model.device)
+    found = memory.available(device)
+    if found is None or model.distributed is None or device.type != "cpu":
+        return found
+    return found // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cache(model: Any, x: rows.AbstractRows, plan: memory.Plan) -> Cache:
