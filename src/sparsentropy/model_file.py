@@ -142,7 +142,8 @@ def _check(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
     h, d = components.shape
     shapes = {"components_": (h, d), "prior_scale_": (h,)} | {name: (arrays[name].size,) for name in ARRAYS[2:]}
     sums = {"cross": (d, h), "second_moment": (h, h), "prior_statistic": (h,), "slope_square": (h,), "slope_code": (h,)}
-    shapes |= {f"statistics.{f.name}": sums.get(f.name, ()) for f in fields(Statistics)}
+    if any(name.startswith("statistics.") for name in arrays):  # models of minibatches have none
+        shapes |= {f"statistics.{f.name}": sums.get(f.name, ()) for f in fields(Statistics)}
     shapes |= {name: array.shape for name, array in arrays.items() if name.startswith(ENCODER)}
     for name, shape in shapes.items():
         array = arrays[name]

@@ -9,6 +9,8 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from sparsentropy import fitting, inputs, memory, rows
 from sparsentropy.estimator import sharing
 from sparsentropy.learning import Cache
@@ -75,6 +77,7 @@ def checked(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | No
     """
     with sharing.team_of(model.distributed).together():
         inputs.check_parameters(model)
+        inputs.resolve_dtype(model.dtype, np.dtype(float))
         found = plan(model, X, aside, learning)
         if found is not None:
             memory.check(found, free(model))
