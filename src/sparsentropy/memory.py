@@ -115,10 +115,14 @@ class Plan:
         return {"diagonal": 2 * self.h, "low-rank": (2 + self.rank) * self.h, "full": 3 * self.h + 1}[self.posterior]
 
     @property
+    def kept(self) -> int:
+        """Numbers of a data point that a full sweep leaves to the next one."""
+        return self.h if self.low_memory else self.numbers
+
+    @property
     def posteriors(self) -> int:
         """Of all data points, after one sweep."""
-        row = self.h if self.low_memory else self.numbers
-        return self.n * row * self.itemsize
+        return self.n * self.kept * self.itemsize
 
     @property
     def wide(self) -> bool:

@@ -98,11 +98,9 @@ def cache(model: Any, x: rows.AbstractRows, plan: memory.Plan) -> Cache:
     place, folder = inputs.check_cache(model.cache)
     if plan.learning == "minibatch":
         return Cache("none")
-    h, lean = model.n_components, model.low_memory
-    numbers = {"diagonal": h if lean else 2 * h, "low-rank": (2 + model.rank) * h, "full": 3 * h + 1}[model.posterior]
     if place == "auto":
-        place = "disk" if x.here > x.affordable(numbers) else "memory"
+        place = "disk" if x.here > x.affordable(plan.kept) else "memory"
     if place == "disk":
         with x.team.together():  # those before a sweep, and those after it
-            inputs.check_space(folder, 2 * x.here * numbers * x.dtype.itemsize)
-    return Cache(place, folder, lean)
+            inputs.check_space(folder, 2 * x.here * plan.kept * x.dtype.itemsize)
+    return Cache(place, folder, plan.low_memory)

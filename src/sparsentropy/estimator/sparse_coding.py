@@ -358,7 +358,6 @@ class SparseCoding(AbstractFitted):
         """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
         team, device = sharing.team_of(self.distributed), inputs.resolve_device(self.device)
         with team.together():
-            self._iterative()
             batch = inputs.check_batch_size(self.batch_size) or memory.SWEEP_ROWS
             given, dtype = self._given(X, team)
             own = sharing.share(len(given), team, self.distributed, batch)
