@@ -59,10 +59,11 @@ def test_known_pixels_stay_unless_they_are_noisy():
 
 def test_the_noise_of_known_pixels_is_found_out_if_asked():
     random = np.random.default_rng(0)
-    noisy, mask = GREY + random.normal(scale=20, size=GREY.shape), scattered(GREY, 0.3)
+    image = GREY[:64, :64]
+    noisy, mask = image + random.normal(scale=20, size=image.shape), scattered(image, 0.3)
     found = imaging.inpaint(noisy, mask, sigma=None)
     np.testing.assert_array_equal(found, imaging.inpaint(noisy, mask, sigma=imaging.estimate_noise(noisy, mask)))
-    assert psnr(GREY, found, data_range=255) > psnr(GREY, noisy, data_range=255) + 4
+    assert psnr(image, found, data_range=255) > psnr(image, noisy, data_range=255) + 4
 
 
 def test_a_model_of_other_images_can_be_used():

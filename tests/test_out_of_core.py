@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sparsentropy import SparseCoding, rows
 from sparsentropy.datasets import make_bars
 from sparsentropy.estimator import needs
+from sparsentropy.learning import gradient
 from sparsentropy.learning.shelf import OnDemand
 from test_rows import Chunked
 
@@ -52,7 +53,8 @@ def same(one, other):
     ],
     ids=str,
 )
-def test_a_memory_map_and_posteriors_on_a_disk_change_nothing(options, mapped):
+def test_a_memory_map_and_posteriors_on_a_disk_change_nothing(options, mapped, monkeypatch):
+    monkeypatch.setattr(gradient, "WARM_UP", 200)
     options = QUICK | options
     whole = SparseCoding(**options).fit(BARS)
     if options.get("encoder") == "mlp":  # which sees its batches in another order
