@@ -1,6 +1,9 @@
 """Runs that are killed at random moments, and what they come to when they go on."""
 
+import itertools
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,18 +20,24 @@ from sparsentropy.datasets import make_bars
 from table import Table
 
 RUNS, KILLS = 50, 4  # of each run
+WAYS = {
+    "sweeps": {},
+    "sweeps, annealed": {"annealing": "beta"},
+    "minibatches": {"learning": "minibatch"},
+    "perceptron": {"inference": "amortized", "encoder": "mlp", "max_iter": 4},
+}
 SCRIPT = """
-import sys, time, warnings
+import json, sys, warnings
 import numpy as np
 from sparsentropy import SparseCoding
 warnings.simplefilter("ignore")
-X, folder, out = np.load(sys.argv[1]), sys.argv[2], sys.argv[3]
-model = SparseCoding(10, max_iter=8, tol=1e-2, random_state=int(sys.argv[4]), checkpoint=folder, checkpoint_every=0.0,
-                     resume=True)
-model.fit(X).save(out)
+X, folder, out, options = np.load(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+model = SparseCoding(10, tol=1e-2, checkpoint=folder, checkpoint_every=0.0, resume=True)
+model.set_params(max_iter=8, **options).fit(X).save(out)
 """
 NOTES = f"""\
-{RUNS} runs of `fit` on 9,000 images of bars with seeds of their own, a checkpoint after every sweep. Each is killed
+{RUNS} runs of `fit` on 9,000 images of bars with seeds of their own, learned in several ways, a checkpoint after every
+sweep, round of minibatches or pass of a perceptron. Each is killed
 (SIGKILL) {KILLS} times after a random time, up to what a whole run takes, while it reads, learns, writes a checkpoint
 or saves its model over an earlier one; then it is left to finish. *Readable*: after a kill the model file is whole, and
 a run that begins again finds a checkpoint that is whole, or none. *Same bits*: the arrays of the model at the end are
@@ -36,42 +45,44 @@ bit by bit those of a run that was never stopped."""
 
 
 def run(*, quick: bool) -> Iterator[list[Table]]:
-    table = Table("Killed runs", NOTES, ("runs", "kills", "readable", "same bits", "seconds of a whole run"))
+    columns = ("learned by", "runs", "kills", "readable", "same bits", "seconds of a whole run")
+    table = Table("Killed runs", NOTES, columns)
     table.begin()
-    draw, runs = random.Random(0), 1 if quick else RUNS
-    kills = readable = same = 0
+    draw, counts = random.Random(0), {way: [0, 0, 0, 0, 0.0] for way in WAYS}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         np.save(folder / "x.npy", make_bars(9000, noise_std=0.1, seed=0).data)
-        took = 0.0
-        for seed in range(runs):
+        for seed, way in zip(range(len(WAYS) if quick else RUNS), itertools.cycle(WAYS)):
+            options = json.dumps(WAYS[way] | {"random_state": seed})
             began = time.perf_counter()
-            finish(folder, "whole", seed)
+            finish(folder, "whole", options)
             took = time.perf_counter() - began
             out = folder / "killed.safetensors"
             out.write_bytes((folder / "whole.safetensors").read_bytes())  # what the user had
-            for _ in range(KILLS):
-                kills += 1
-                readable += killed(folder, seed, draw.uniform(0, took)) and whole(out)
-            finish(folder, "killed", seed)
-            same += equal(out, folder / "whole.safetensors")
-    table.add(f"{runs}", f"{kills}", f"{readable}", f"{same}", f"{took:.1f}")
+            readable = [killed(folder, options, draw.uniform(0, took)) and whole(out) for _ in range(KILLS)]
+            finish(folder, "killed", options)
+            same = equal(out, folder / "whole.safetensors")
+            counts[way] = [a + b for a, b in zip(counts[way], (1, KILLS, sum(readable), same, took), strict=True)]
+            for name in ("whole", "killed"):
+                shutil.rmtree(folder / f"{name} ckpt")
+    for way, (number, kills, readable, same, took) in counts.items():
+        table.add(way, f"{number}", f"{kills}", f"{readable}", f"{same}", f"{took / max(number, 1):.1f}")
     yield [table]
 
 
-def command(folder: Path, name: str, seed: int) -> list[str]:
-    paths = (folder / "x.npy", folder / f"{name}-{seed}", folder / f"{name}.safetensors")
-    return [sys.executable, "-c", SCRIPT, *map(str, paths), str(seed)]
+def command(folder: Path, name: str, options: str) -> list[str]:
+    paths = (folder / "x.npy", folder / f"{name} ckpt", folder / f"{name}.safetensors")
+    return [sys.executable, "-c", SCRIPT, *map(str, paths), options]
 
 
-def finish(folder: Path, name: str, seed: int) -> None:
+def finish(folder: Path, name: str, options: str) -> None:
     """A run that is left alone."""
-    subprocess.run(command(folder, name, seed), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command(folder, name, options), check=True, stdout=subprocess.DEVNULL)
 
 
-def killed(folder: Path, seed: int, after: float) -> bool:
+def killed(folder: Path, options: str, after: float) -> bool:
     """A run that is killed so many seconds after it has begun; whether it had not failed by itself."""
-    with subprocess.Popen(command(folder, "killed", seed), stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command(folder, "killed", options), stdout=subprocess.DEVNULL) as process:
         time.sleep(after)
         process.kill()
     return process.returncode in (0, -signal.SIGKILL)

@@ -21,6 +21,7 @@ RANK, SIZE = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", 
 QUICK = {"inference": "amortized", "max_iter": 1, "n_components": 4, "batch_size": 64}
 FITS = {
     "full": {"posterior": "full", "tol": 0.0, "max_iter": 20, "batch_size": 64},
+    "minibatch": {"learning": "minibatch", "batch_size": 64, "max_iter": 6},
     "mlp": QUICK | {"encoder": "mlp"},
     "low-rank head": QUICK | {"encoder": "mlp", "posterior": "low-rank", "rank": 2},
 }

@@ -52,7 +52,7 @@ def learned(x, h, solver, schedule, max_iter=60):
 def test_posteriors_on_the_way_are_those_of_the_annealed_prior_and_noise(solver):
     task, first = started(solver)
     weights = Weights(prior=1.5, likelihood=0.5)
-    state = next(annealing.anneal(task, first, schedules.constant(1.5, 0.5, steps=1), 10))
+    state, _ = next(annealing.anneal(task, first, schedules.constant(1.5, 0.5, steps=1), 10))
     effective = weights.apply(em.update(first.statistics, first.parameters, weights)[0])
     expected = torch.cat([solver(x, effective).posterior.mean for x in task.rows.split(100)])
     found = torch.cat([q.mean for q in state.posteriors])
@@ -63,7 +63,7 @@ def test_posteriors_on_the_way_are_those_of_the_annealed_prior_and_noise(solver)
 
 def test_the_bound_that_is_told_on_the_way_is_the_true_one():
     task, first = started(DiagonalSolver())
-    state = next(annealing.anneal(task, first, schedules.prior([3.0]), 10))
+    state, _ = next(annealing.anneal(task, first, schedules.prior([3.0]), 10))
     assert state.bound == pytest.approx(float(entropy_elbo(state.statistics, state.parameters)), abs=1e-12)
     assert state.bound < first.bound
 
@@ -71,7 +71,7 @@ def test_the_bound_that_is_told_on_the_way_is_the_true_one():
 @each_solver
 def test_the_way_ends_at_weights_of_one(solver):
     task, first = started(solver)
-    *_, last = annealing.anneal(task, first, schedules.likelihood(0.5, steps=2), 10)
+    *_, (last, _) = annealing.anneal(task, first, schedules.likelihood(0.5, steps=2), 10)
     assert last.bound == pytest.approx(float(entropy_elbo(last.statistics, last.parameters)), abs=1e-12)
     again = task.expect(last.parameters, last.posteriors.__getitem__, 50)
     assert again.bound > last.bound
@@ -100,7 +100,7 @@ def test_sweeps_say_that_they_are_annealed_and_after_them_the_bound_only_rises(n
 def test_a_sweep_after_which_most_atoms_are_gone_is_taken_back(solver):
     task, first = started(solver)
     with pytest.warns(UserWarning, match=r"annealed sweeps were taken back.*\(1e\+04, 1\).*Milder weights"):
-        states = list(annealing.anneal(task, first, schedules.constant(prior=1e4, steps=4), 10))
+        states = [state for state, _ in annealing.anneal(task, first, schedules.constant(prior=1e4, steps=4), 10)]
     assert len(states) <= 4
     last = states[-1]
     assert last.statistics.usage.min() > 0.05
@@ -120,7 +120,7 @@ def test_atoms_that_were_lost_come_back_as_they_were():
     task = Task(of(x), DiagonalSolver(), 1000, 1.0, Weights())
     first = task.expect(random_starts(x, 8, torch.Generator().manual_seed(0))[0], None, 50)
     with pytest.warns(UserWarning, match="2 of 8 atoms collapsed during annealing and were started again"):
-        states = list(annealing.anneal(task, first, schedules.constant(prior=6.0, steps=4), 10))
+        states = [state for state, _ in annealing.anneal(task, first, schedules.constant(prior=6.0, steps=4), 10)]
     lost = states[-2].parameters.prior_scale < 0.1 * states[-2].parameters.noise_variance.sqrt()
     assert int(lost.sum()) == 2
     assert torch.equal(states[-1].parameters.dictionary[:, lost], first.parameters.dictionary[:, lost])
@@ -139,7 +139,7 @@ def test_soft_sources_are_found_after_annealing_that_had_lost_them():
 def test_scales_never_fall_below_a_floor_tied_to_what_they_were():
     task, first = started(DiagonalSolver(), h=30)
     with pytest.warns(UserWarning, match="collapsed"):
-        states = list(annealing.anneal(task, first, schedules.constant(prior=2.0, steps=30), 30))
+        states = [state for state, _ in annealing.anneal(task, first, schedules.constant(prior=2.0, steps=30), 30)]
     floor = annealing.FLOOR * first.parameters.prior_scale
     # λ* of a code without data is λ/γ again
     assert (states[-2].parameters.prior_scale > 0.4 * floor).all()
@@ -171,6 +171,6 @@ def test_what_a_schedule_may_not_return(pair):
 def test_low_memory_anneals_to_the_same_place():
     task, first = started(DiagonalSolver())
     lean = replace(task, cache=Cache(lean=True))
-    kept = list(annealing.anneal(task, first, schedules.prior([3.0, 2.0]), 10))[-1]
-    means = list(annealing.anneal(lean, lean.expect(first.parameters, None, 50), schedules.prior([3.0, 2.0]), 10))[-1]
+    *_, (kept, _) = annealing.anneal(task, first, schedules.prior([3.0, 2.0]), 10)
+    *_, (means, _) = annealing.anneal(lean, lean.expect(first.parameters, None, 50), schedules.prior([3.0, 2.0]), 10)
     assert means.bound == pytest.approx(kept.bound, abs=1e-3)

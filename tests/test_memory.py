@@ -55,7 +55,7 @@ def test_wide_problems_are_learned_by_minibatches_unless_told_otherwise():
     assert auto == minibatch < 10 * GIB
     assert sweeps > 30 * GIB
     assert SparseCoding(100).memory_for(X) == SparseCoding(100, learning="sweeps").memory_for(X)
-    assert SparseCoding(16_384, checkpoint="folder").memory_for(X) == sweeps  # minibatches have none
+    assert SparseCoding(16_384, annealing="beta").memory_for(X) == sweeps  # minibatches know none
 
 
 def test_numbers_of_the_data_count():

@@ -178,7 +178,6 @@ def test_ctrl_c_keeps_the_best(monkeypatch):
     [
         ({"inference": "amortized"}, "learning='minibatch' needs inference='iterative'"),
         ({"annealing": "prior"}, "learning='minibatch' needs annealing=None"),
-        ({"checkpoint": "folder"}, "learning='minibatch' needs checkpoint=None"),
         ({"learning": "batches"}, "learning must be one of 'auto', 'sweeps', 'minibatch'; got 'batches'"),
     ],
 )

@@ -250,6 +250,30 @@ class TestWholeFits:
             assert model.noise_variance_ == pytest.approx(alone.noise_variance_, rel=1e-6)
             assert model.n_samples_seen_ == 500
 
+    @pytest.mark.parametrize(("size", "given"), [(2, "same"), (7, "same"), (3, "own")])
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    def test_minibatches_end_at_the_same_model(self, size, given):
+        def give(members):
+            own = rows.share(len(BARS), members)
+            return BARS if given == "same" else BARS[own.start : own.stop]
+
+        options = {"learning": "minibatch", "batch_size": 64, "max_iter": 6}
+        alone = SparseCoding(10, random_state=0, **options).fit(BARS)
+        for model in self.fit(size, give, distributed=given, **options):
+            np.testing.assert_allclose(model.components_, alone.components_, atol=1e-6)
+            np.testing.assert_allclose(model.lower_bounds_, alone.lower_bounds_, atol=1e-6)
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    def test_minibatches_of_a_memory_map_raise_the_bound(self, tmp_path):
+        np.save(tmp_path / "x.npy", BARS)
+        options = {"learning": "minibatch", "distributed": "same", "batch_size": 64, "max_iter": 12}
+        models = self.fit(3, lambda _: np.load(tmp_path / "x.npy", mmap_mode="r"), **options)
+        alone = SparseCoding(10, random_state=0, learning="minibatch", batch_size=64, max_iter=12).fit(BARS)
+        for model in models:
+            np.testing.assert_array_equal(model.components_, models[0].components_)
+            assert (np.diff(model.lower_bounds_) > 0).all()
+            assert model.lower_bound_ == pytest.approx(alone.lower_bound_, abs=0.3)
+
     @pytest.mark.parametrize(
         "options",
         [
@@ -260,6 +284,7 @@ class TestWholeFits:
             {"dtype": "float32"},
             {"random_state": None},
             {"low_memory": True, "batch_size": 32},
+            {"learning": "minibatch", "batch_size": 64},
         ],
         ids=str,
     )

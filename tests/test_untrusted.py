@@ -26,12 +26,13 @@ from sklearn.exceptions import ConvergenceWarning
 import sparsentropy
 from sparsentropy import SparseCoding, checkpoints, preparation, results, storage
 from sparsentropy.datasets import make_bars, zca
-from sparsentropy.learning.course import Course
+from sparsentropy.learning import gradient
+from sparsentropy.learning.course import AbstractCourse, BatchCourse, Course, EncoderCourse
 from sparsentropy.preparation import Preparation
 from sparsentropy.results import summarise
 from test_cli import invoke
 
-CASES = int(os.environ.get("SPARSENTROPY_CASES", "25"))
+CASES = int(os.environ.get("SPARSENTROPY_CASES", "15"))
 FEW = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=CASES <= 100)
 TALLY: Counter[tuple[str, str]] = Counter()
 """(property, "read" or "refusal") → how many files ended so."""
@@ -43,8 +44,8 @@ SOURCES = sorted(Path(sparsentropy.__file__).parent.rglob("*.py"))
 
 
 def written():
-    """The bytes of one file of each kind, and of the posteriors that belong to a checkpoint."""
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as place:
+    """The bytes of one file of each kind, and of the posteriors that belong to checkpoints."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), tempfile.TemporaryDirectory() as place:
         warnings.simplefilter("ignore", ConvergenceWarning)  # a few sweeps will do
         folder = Path(place)
         model = SparseCoding(4, **QUICK).fit(BARS)
@@ -53,10 +54,14 @@ def written():
         encoder.save(folder / "encoder")
         preparation.save(Preparation(whiten="zca", zca=zca(BARS[:, :4])), folder / "preparation")
         results.save(summarise(model, BARS, title="bars"), folder / "run")
-        SparseCoding(4, **QUICK, checkpoint=folder / "kept", checkpoint_every=0).fit(BARS)
-        newest = checkpoints.listed(folder / "kept")[-1]
-        (folder / "checkpoint").write_bytes(newest.read_bytes())
-        posteriors = newest.with_suffix(".posteriors").read_bytes()
+        for name in ("WARM_UP", "STEPS", "PASSES"):
+            patch.setattr(gradient, name, 1)
+        posteriors = {}
+        for name, (_, options) in PLACES.items():
+            SparseCoding(4, **QUICK | options, checkpoint=folder / f"kept {name}", checkpoint_every=0).fit(BARS)
+            newest = checkpoints.listed(folder / f"kept {name}")[-1]
+            (folder / name).write_bytes(newest.read_bytes())
+            posteriors[name] = newest.with_suffix(".posteriors").read_bytes()
         return {name: (folder / name).read_bytes() for name in KINDS}, posteriors
 
 
@@ -82,28 +87,32 @@ def read_run(path):
 
 
 def read_checkpoint(path):
-    place = checkpoints.read(path, {}, CPU)
-    assert isinstance(place.course, Course)
-    q = [one.mean.numpy() for one in place.course.state.posteriors]
-    return [*q, place.course.state.parameters.dictionary.numpy(), place.course.bounds]
+    course = checkpoints.read(path, {}, CPU).course
+    assert isinstance(course, AbstractCourse)
+    q = [one.mean.numpy() for one in course.posteriors]
+    return [*q, course.parameters.dictionary.numpy(), type(course)]
 
 
+PLACES = {
+    "checkpoint": (Course, {}),
+    "checkpoint of batches": (BatchCourse, {"learning": "minibatch"}),
+    "checkpoint of an encoder": (EncoderCourse, {"inference": "amortized", "encoder": "mlp"}),
+}
 KINDS = {
     "model": read_model,
     "encoder": read_model,
     "preparation": read_preparation,
     "run": read_run,
-    "checkpoint": read_checkpoint,
-}
+} | dict.fromkeys(PLACES, read_checkpoint)
 FILES, POSTERIORS = written()
 
 
-def read(kind, content, folder, posteriors=POSTERIORS):
+def read(kind, content, folder, posteriors=None):
     """What the file says, or None if it was refused in one line."""
     path = Path(folder) / "file.safetensors"
     path.write_bytes(content)
-    if kind == "checkpoint":
-        path.with_suffix(".posteriors").write_bytes(posteriors)
+    if kind in PLACES:
+        path.with_suffix(".posteriors").write_bytes(POSTERIORS[kind] if posteriors is None else posteriors)
     try:
         return KINDS[kind](path)
     except (ValueError, OSError) as error:
@@ -117,6 +126,10 @@ def read(kind, content, folder, posteriors=POSTERIORS):
 
 with tempfile.TemporaryDirectory() as _place:
     WHOLE = {kind: read(kind, content, _place) for kind, content in FILES.items()}
+
+
+def test_there_is_a_checkpoint_of_each_way_of_learning():
+    assert [WHOLE[name][-1] for name in PLACES] == [kind for kind, _ in PLACES.values()]
 
 
 def same(one, other):
@@ -160,11 +173,11 @@ def test_a_damaged_file_is_refused_or_says_the_same(kind, data):
 @FEW
 @given(st.data())
 def test_damaged_posteriors_are_refused_or_the_same(data):
-    content = damaged(data, POSTERIORS)
+    content = damaged(data, POSTERIORS["checkpoint"])
     with tempfile.TemporaryDirectory() as folder:
         found = read("checkpoint", FILES["checkpoint"], folder, content)
     TALLY["damaged posteriors", "refusal" if found is None else "read"] += 1
-    assert (found is None) == (content != POSTERIORS)
+    assert (found is None) == (content != POSTERIORS["checkpoint"])
 
 
 STRANGE = st.one_of(
@@ -212,7 +225,7 @@ def strange_array(data, array):
 @FEW
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_a_file_with_the_right_checksum_and_strange_content_is_refused_or_makes_sense(kind, data):
-    stored = "model" if kind == "encoder" else kind
+    stored = "model" if kind == "encoder" else kind.split()[0]
     with tempfile.TemporaryDirectory() as folder, np.errstate(over="ignore", invalid="ignore"):
         path = Path(folder) / "file.safetensors"
         path.write_bytes(FILES[kind])

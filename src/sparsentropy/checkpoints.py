@@ -16,7 +16,7 @@ import re
 import reprlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from sparsentropy import storage
-from sparsentropy.learning.course import Course
+from sparsentropy.learning.course import AbstractCourse
 from sparsentropy.learning.shelf import OnDemand
 from sparsentropy.packing import KINDS, LEFT_OUT, packed, unpacked
 from sparsentropy.posteriors import AbstractPosterior
@@ -43,13 +43,13 @@ class Place:
 
     Parameters
     ----------
-    course : Course
+    course : AbstractCourse
         Where learning is.
     done : dict
         What the run has told so far: numbers, words, tensors, frozen values, and lists of these.
     """
 
-    course: Course
+    course: AbstractCourse
     done: dict[str, Any] = field(default_factory=dict)
 
 
@@ -134,7 +134,7 @@ class Checkpoints:
     def _write(self, path: Path, place: Place) -> None:
         arrays: dict[str, np.ndarray] = {}
         with storage.replacing(_posteriors(path)) as file:
-            index, digest = _written(place.course.state.posteriors, file)
+            index, digest = _written(place.course.posteriors, file)
             size = file.tell()
         arrays["index"] = np.frombuffer(json.dumps(index).encode(), np.uint8)
         done = {name: packed(value, arrays) for name, value in place.done.items()}
@@ -233,7 +233,7 @@ def read(path: Path, identity: dict[str, Any], device: torch.device) -> Place:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is no checkpoint of this version ({storage.word(repr(error))})") from None
     posteriors = _opened(_posteriors(path), index, header["posteriors"], device)
-    return Place(replace(course, state=replace(course.state, posteriors=posteriors)), done)
+    return Place(course.with_posteriors(posteriors), done)
 
 
 def _check(course: Any, index: Any, size: Any, digest: Any) -> None:
@@ -241,7 +241,9 @@ def _check(course: Any, index: Any, size: Any, digest: Any) -> None:
 
     Nothing is taken for granted that memory is set aside for, or that would be a silent error.
     """
-    p = course.state.parameters
+    if not isinstance(course, AbstractCourse):
+        raise ValueError("no place")
+    p = course.parameters
     numbers = (p.dictionary, p.prior_scale, p.noise_variance)
     if not all(isinstance(value, torch.Tensor) and bool(value.isfinite().all()) for value in numbers):
         raise ValueError("no model")
@@ -249,6 +251,7 @@ def _check(course: Any, index: Any, size: Any, digest: Any) -> None:
         raise ValueError("a model of odd shape")
     if course.random.dtype != torch.uint8 or course.random.shape != torch.Generator().get_state().shape:
         raise ValueError("no state of a generator")
+    course.check()
     if type(size) is not int or not isinstance(digest, str):
         raise ValueError("no checksum")
     for kind, places, rest in index:

@@ -32,7 +32,7 @@ from sparsentropy.learning import (
     online,
     random_starts,
 )
-from sparsentropy.learning.course import Course
+from sparsentropy.learning.course import AbstractCourse, BatchCourse, Course, EncoderCourse
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
 from sparsentropy.posteriors import AbstractPosterior, Diagonal
@@ -183,7 +183,7 @@ def best_of_starts(
     first, told = 1, 0
     if place is not None:
         seeds, first, told = place.done["seeds"], place.done["start"], place.done["told"]
-        best, began = _earlier(place.done["earlier"]), began - place.done["seconds"]
+        best, began = _earlier(place.done["earlier"], solver_of), began - place.done["seconds"]
     with x.team.attentive():
         for start, seed in enumerate(seeds[first - 1 :], first):
             count = itertools.count(told + 1)
@@ -254,7 +254,7 @@ def _one_start(
     settings: Settings,
     seed: int,
     report: Callable[[Sweep], bool],
-    mark: "Callable[[_Record, Course], None] | None",
+    mark: "Callable[[_Record, AbstractCourse], None] | None",
     place: Place | None,
 ) -> tuple[Outcome | None, bool]:
     """What a start led to, if it had the time, and whether it was interrupted."""
@@ -265,10 +265,13 @@ def _one_start(
         watch = _HeldOut(x.take(chosen), for_data(solver, x), settings.tol, x.team)
         x = x.without(chosen)
     record = _Record(watch) if place is None else _Record.of(watch, place.done["record"])
+    learning, course = _learning(solver, settings)
+    if place is not None and not isinstance(place.course, course):
+        raise ValueError("the checkpoint is of another way of learning; give another folder")
     kept = {} if mark is None else {"mark": partial(mark, record), "resume": place and place.course}
     place = None  # it keeps posteriors that are soon no longer needed
     try:
-        sweeps = _learning(solver, settings)(
+        sweeps = learning(
             x,
             random_starts(x, settings.n_components, generator),
             solver,
@@ -343,7 +346,7 @@ def _mark(
     earlier: Outcome | None,
     began: float,
     record: _Record,
-    course: Course,
+    course: AbstractCourse,
 ) -> None:
     """Write a checkpoint if it is time for one."""
     if not checkpoints.due:
@@ -351,21 +354,33 @@ def _mark(
     before = None
     if earlier is not None:
         e = earlier
-        before = [e.best, e.bounds, e.noise_variances, e.interrupted, e.held_out, e.held_out_d]
+        learned = list(e.solver.encoder.state_dict().values()) if isinstance(e.solver, AmortizedSolver) else []
+        before = [learned, e.best, e.bounds, e.noise_variances, e.interrupted, e.held_out, e.held_out_d]
     done = {"seeds": seeds, "start": start, "earlier": before, "record": record.told(), "told": record.sweeps}
     checkpoints.write(Place(course, done | {"seconds": time.monotonic() - began}))
 
 
-def _earlier(told: list[Any] | None) -> Outcome | None:
+def _earlier(told: list[Any] | None, solver_of: Callable[[int], AbstractSolver]) -> Outcome | None:
     """The best of the starts before, as `_mark` told it."""
-    return None if told is None else Outcome(*told)
+    if told is None:
+        return None
+    learned, *rest = told
+    solver = solver_of(0)
+    if isinstance(solver, AmortizedSolver):
+        solver.encoder.load_state_dict(dict(zip(solver.encoder.state_dict(), learned, strict=True)))
+    return Outcome(*rest, solver=solver)
 
 
-def _learning(solver: AbstractSolver, settings: Settings) -> Callable[..., Iterator[Sweep]]:
+def _learning(
+    solver: AbstractSolver, settings: Settings
+) -> tuple[Callable[..., Iterator[Sweep]], type[AbstractCourse]]:
+    """How to learn, and what places on the way are."""
     if settings.learning == "minibatch":
-        return learn_by_batches
-    chosen = learn_amortized if isinstance(solver, AmortizedSolver) else learn
-    return partial(chosen, schedule=settings.annealing, cache=settings.cache)
+        return learn_by_batches, BatchCourse
+    options: dict[str, Any] = {"schedule": settings.annealing, "cache": settings.cache}
+    if not isinstance(solver, AmortizedSolver):
+        return partial(learn, **options), Course
+    return partial(learn_amortized, **options), Course if solver.encoder.network.follows else EncoderCourse
 
 
 def _reporter(

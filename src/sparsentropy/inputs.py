@@ -176,7 +176,7 @@ def check_parameters(model: Any) -> str:
 
 def check_minibatch(model: Any) -> None:
     """Whether all else that is asked for goes with minibatches."""
-    others = {"inference": "iterative", "annealing": None, "checkpoint": None, "distributed": None}
+    others = {"inference": "iterative", "annealing": None}
     for name, expected in others.items():
         if getattr(model, name) != expected:
             raise ValueError(
@@ -250,8 +250,6 @@ def check_checkpoint(model: Any) -> None:
         return
     if not isinstance(model.checkpoint, str | os.PathLike):
         raise TypeError(f"checkpoint must be the name of a folder or None; got {model.checkpoint!r}.")
-    if model.inference == "amortized":
-        raise ValueError("checkpoint needs inference='iterative': what an encoder has learned is not kept on the way.")
 
 
 def check_space(folder: str | None, needed: int) -> None:

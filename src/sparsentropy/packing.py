@@ -12,19 +12,20 @@ import numpy as np
 import torch
 
 from sparsentropy.learning import Sweep
-from sparsentropy.learning.course import Course
+from sparsentropy.learning.annealing import Detour
+from sparsentropy.learning.course import BatchCourse, Course, EncoderCourse
 from sparsentropy.learning.quasi_newton import Memory
 from sparsentropy.learning.task import State
 from sparsentropy.likelihoods import Gaussian
 from sparsentropy.model import Parameters
-from sparsentropy.objectives import Statistics
+from sparsentropy.objectives import Marginals, Statistics
 from sparsentropy.posteriors import Diagonal, Full, LowRank
 from sparsentropy.priors import Laplace
 
-KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (Course, Diagonal, Full, Gaussian, Laplace, LowRank, Memory, Parameters, State, Statistics, Sweep)
-}
+COURSES = (BatchCourse, Course, EncoderCourse)
+POSTERIORS = (Diagonal, Full, LowRank)
+OTHERS = (Detour, Gaussian, Laplace, Marginals, Memory, Parameters, State, Statistics, Sweep)
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*COURSES, *POSTERIORS, *OTHERS)}
 LEFT_OUT = {"posteriors", "factors"}  # fields that are too large, or made again
 
 

@@ -59,8 +59,7 @@ def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
     if place == "auto":
         found = replace(found, cache="disk" if stored and found.posteriors > rows.MEMORY else "memory")
     if learning == "auto":
-        others = (model.annealing, model.checkpoint, model.distributed)
-        only_sweeps = model.inference == "amortized" or any(other is not None for other in others)
+        only_sweeps = model.inference == "amortized" or model.annealing is not None
         learning = "minibatch" if found.wide and not only_sweeps else "sweeps"
     return replace(found, learning=learning)
 

@@ -88,7 +88,7 @@ class SparseCoding(AbstractFitted):
         temporary file (in this folder, if it is the name of one), or nowhere; then every sweep begins anew, which
         takes about three times as long. 'auto': in a file for large data that are themselves not in memory.
     checkpoint : path, optional
-        Folder in which `fit` keeps places from which it can go on, the last two. With iterative inference.
+        Folder in which `fit` keeps places from which it can go on, the last two.
     checkpoint_every : float, default=60.0
         Seconds from one to the next, at least; they are written between sweeps.
     resume : bool, default=False

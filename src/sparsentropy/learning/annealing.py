@@ -9,9 +9,11 @@ scales do not fall below a floor, and atoms that were lost on the way get back t
 had. Whether they are needed, learning at γ = δ = 1 will say.
 """
 
+import itertools
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -27,6 +29,26 @@ FLOOR = 1e-3  # of the scale that an atom had before, below which it cannot fall
 ITERATIONS = 20  # of the E-step, since weights change much from sweep to sweep
 
 Schedule = Callable[[int], tuple[float, float]]
+
+
+@final
+@dataclass(frozen=True)
+class Detour:
+    """How far a detour has come.
+
+    Parameters
+    ----------
+    before : State
+        Where it began, without its posteriors.
+    steps : int
+        Of the schedule that were made.
+    refused : tuple of pairs of float
+        Weights of those that were taken back.
+    """
+
+    before: State
+    steps: int = 0
+    refused: tuple[tuple[float, float], ...] = ()
 
 
 def weights_of(schedule: Schedule, most: int) -> Iterator[Weights]:
@@ -52,24 +74,28 @@ def weights_of(schedule: Schedule, most: int) -> Iterator[Weights]:
         yield weights
 
 
-def anneal(task: Task, state: State, schedule: Schedule, most: int) -> Iterator[State]:
-    """The states of a detour; the last one is back at γ = δ = 1.
+def anneal(
+    task: Task, state: State, schedule: Schedule, most: int, begun: Detour | None = None
+) -> Iterator[tuple[State, Detour | None]]:
+    """The states of a detour, and how far it has come; the last one is back at γ = δ = 1, where it is over.
 
     Parameters
     ----------
     task : Task
         At γ = δ = 1.
     state : State
-        Where the detour begins.
+        Where the detour begins, or has come to.
     schedule : function
         Step, counted from 0, to γ and δ.
     most : int
         Annealed sweeps at most; a schedule that is not back at 1 by then is cut off.
+    begun : Detour, optional
+        How far it had come in an earlier call.
 
     Yields
     ------
-    State
-        Its bound is the true one, of γ = δ = 1, for the posteriors that were found with other weights. There is none
+    State, Detour or None
+        The bound is the true one, of γ = δ = 1, for the posteriors that were found with other weights. There is none
         where the schedule begins at γ = δ = 1.
 
     Warns
@@ -77,22 +103,23 @@ def anneal(task: Task, state: State, schedule: Schedule, most: int) -> Iterator[
     UserWarning
         If atoms were lost, or sweeps were taken back.
     """
-    first, refused, annealed = state, [], False
-    for weights in weights_of(schedule, most):
-        annealed = True
-        new = _annealed(replace(task, weights=weights), state, first.parameters)
+    detour = begun or Detour(replace(state, posteriors=()))
+    for weights in itertools.islice(weights_of(schedule, most), detour.steps, None):
+        detour = replace(detour, steps=detour.steps + 1)
+        new = _annealed(replace(task, weights=weights), state, detour.before.parameters)
         if _in_use(new).sum() < (1 - LOST) * _in_use(state).sum():
-            refused.append(weights)
+            detour = replace(detour, refused=(*detour.refused, (weights.prior, weights.likelihood)))
             continue
         state = new
-        yield state
-    if not annealed:
+        yield state, detour
+    if not detour.steps:
         return
-    lost = _in_use(first) & ~_in_use(state)
-    if refused or bool(lost.any()):
-        warnings.warn(_told(refused, int(lost.sum()), int(_in_use(first).sum())), stacklevel=2)
-    start = _restored(state.parameters, first.parameters, lost)
-    yield task.expect(start, state.posteriors.__getitem__, ITERATIONS)
+    before = detour.before
+    lost = _in_use(before) & ~_in_use(state)
+    if detour.refused or bool(lost.any()):
+        warnings.warn(_told(detour.refused, int(lost.sum()), int(_in_use(before).sum())), stacklevel=2)
+    start = _restored(state.parameters, before.parameters, lost)
+    yield task.expect(start, state.posteriors.__getitem__, ITERATIONS), None
 
 
 def _annealed(task: Task, state: State, before: Parameters) -> State:
@@ -117,10 +144,10 @@ def _restored(parameters: Parameters, before: Parameters, lost: Tensor) -> Param
     )
 
 
-def _told(refused: list[Weights], lost: int, used: int) -> str:
+def _told(refused: Sequence[tuple[float, float]], lost: int, used: int) -> str:
     parts = []
     if refused:
-        pairs = ", ".join(f"({weights.prior:.3g}, {weights.likelihood:.3g})" for weights in refused)
+        pairs = ", ".join(f"({prior:.3g}, {likelihood:.3g})" for prior, likelihood in refused)
         parts.append(
             f"{len(refused)} annealed sweeps were taken back, since more than half of the atoms collapsed: "
             f"those with the weights {pairs}"

@@ -26,6 +26,7 @@ from sparsentropy.inference import AmortizedSolver, DiagonalSolver
 from sparsentropy.inference.encoders import DiagonalHead, Encoder
 from sparsentropy.learning import em, online
 from sparsentropy.learning.annealing import Schedule, weights_of
+from sparsentropy.learning.course import Course, EncoderCourse, nowhere
 from sparsentropy.learning.loop import learn
 from sparsentropy.learning.shelf import IN_MEMORY, Cache
 from sparsentropy.learning.task import Sweep, Task
@@ -112,6 +113,8 @@ def learn_amortized(
     generator: torch.Generator,
     schedule: Schedule | None = None,
     cache: Cache = IN_MEMORY,
+    resume: Course | EncoderCourse | None = None,
+    mark: Callable[[Course | EncoderCourse], None] = nowhere,
 ) -> Iterator[Sweep]:
     """Learn parameters and an encoder; see `learn`, whose parameters these are.
 
@@ -120,11 +123,13 @@ def learn_amortized(
     Sweep
         The bound is pooled over the data, at the posteriors of the encoder and what refines it.
     """
-    settings = _Settings(max_iter, tol, batch_size, generator, schedule, cache)
+    settings = _Settings(max_iter, tol, batch_size, generator, schedule, cache, mark)
     if solver.encoder.network.follows:
-        yield from _following(rows.of(x), starts, solver, settings)
+        assert not isinstance(resume, EncoderCourse), "such an encoder does not learn along"
+        yield from _following(rows.of(x), starts, solver, settings, resume)
     else:
-        yield from _jointly(rows.of(x), starts[0], solver, settings)
+        assert not isinstance(resume, Course), "such an encoder learns along"
+        yield from _jointly(rows.of(x), starts[0], solver, settings, resume)
 
 
 @final
@@ -136,16 +141,23 @@ class _Settings:
     generator: torch.Generator
     schedule: Schedule | None
     cache: Cache
+    mark: Callable[[Course | EncoderCourse], None]
 
 
 def _following(
-    data: AbstractRows, starts: Sequence[Parameters], solver: AmortizedSolver, settings: _Settings
+    data: AbstractRows,
+    starts: Sequence[Parameters],
+    solver: AmortizedSolver,
+    settings: _Settings,
+    resume: Course | None,
 ) -> Iterator[Sweep]:
     """The usual loop with independent codes, then the gains, and what the head may add to them."""
-    encoder, last = solver.encoder, None
+    encoder, last = solver.encoder, resume and resume.state.sweep(converged=resume.converged)
     independent = Encoder(encoder.network, DiagonalHead())
     options: dict[str, Any] = {"tol": settings.tol, "batch_size": settings.batch_size, "generator": settings.generator}
     options |= {"schedule": settings.schedule, "cache": settings.cache, "max_iter": max(1, settings.max_iter - 1)}
+    options |= {"resume": resume, "mark": settings.mark}
+    resume = None  # it keeps posteriors that are soon no longer needed
     x = data.part(drawn(len(data), TRAINING_ROWS, settings.generator))
     try:
         for sweep in learn(data, starts, AmortizedSolver(independent, DiagonalSolver(), solver.refine), **options):
@@ -160,32 +172,42 @@ def _following(
     yield task.expect(last.parameters, None, 0).sweep(converged=last.converged)
 
 
-def _jointly(data: AbstractRows, start: Parameters, solver: AmortizedSolver, settings: _Settings) -> Iterator[Sweep]:
+def _jointly(
+    data: AbstractRows,
+    start: Parameters,
+    solver: AmortizedSolver,
+    settings: _Settings,
+    resume: EncoderCourse | None,
+) -> Iterator[Sweep]:
     """Batch after batch, a step of the encoder and one of the dictionary."""
-    x = data.part(torch.arange(min(len(data), TRAINING_ROWS)))
-    solver.encoder.begin(x, start)
-    train(solver.encoder, x, start, generator=settings.generator, passes=_passes(len(x), WARM_UP))
+    if resume is None:
+        x = data.part(torch.arange(min(len(data), TRAINING_ROWS)))
+        solver.encoder.begin(x, start)
+        train(solver.encoder, x, start, generator=settings.generator, passes=_passes(len(x), WARM_UP))
     joint = _Joint(solver, start, data.team)
+    if resume is not None:
+        joint.go_to(resume)
+        settings.generator.set_state(resume.random)
     plain = Task(data, solver, settings.batch_size, 1.0, PLAIN, NOT_KEPT)
     schedule = settings.schedule
     detour = list(weights_of(schedule, settings.max_iter // 2)) if schedule else []
-    best, waited, halvings = -math.inf, 0, 0
-    for number in range(settings.max_iter):
+    number, best, waited, halvings = 0, -math.inf, 0, 0
+    if resume is not None:
+        number, best, waited, halvings = resume.number, resume.best, resume.waited, resume.halvings
+    while number < settings.max_iter and halvings < HALVINGS:
         for _ in range(_passes(len(data), STEPS)):
             for batch in data.shuffled(BATCH, settings.generator):
                 joint.step(batch, len(data), detour[number] if number < len(detour) else PLAIN)
         sweep = plain.expect(joint.parameters, None, 0).sweep()
-        if number < len(detour):
-            yield replace(sweep, annealed=True)
-            continue
-        waited = 0 if sweep.lower_bound > best + settings.tol else waited + 1
-        best = max(best, sweep.lower_bound)
-        if waited == PATIENCE:
-            waited, halvings = 0, halvings + 1
-            joint.slower()
-        yield replace(sweep, converged=halvings == HALVINGS)
-        if halvings == HALVINGS:
-            return
+        annealed, number = number < len(detour), number + 1
+        if not annealed:
+            waited = 0 if sweep.lower_bound > best + settings.tol else waited + 1
+            best = max(best, sweep.lower_bound)
+            if waited == PATIENCE:
+                waited, halvings = 0, halvings + 1
+                joint.slower()
+        yield replace(sweep, converged=halvings == HALVINGS, annealed=annealed)
+        settings.mark(joint.place(settings.generator, number, best, waited, halvings))
 
 
 @final
@@ -200,6 +222,29 @@ class _Joint:
         self.objective = team.parallel(_Objective(solver.encoder, self._loss, self.dictionary), spares=False)
         self.past: Statistics | None = None
         self.seen = 0
+
+    def place(self, generator: torch.Generator, number: int, best: float, waited: int, halvings: int) -> EncoderCourse:
+        """Where it is between two passes."""
+        assert self.past is not None, "a pass has batches"
+        weights = [value.clone() for value in (self.dictionary.detach(), *self.solver.encoder.state_dict().values())]
+        moments = [list(moments.values()) for moments in self.optimiser.state_dict()["state"].values()]
+        state = generator.get_state()
+        return EncoderCourse(
+            self.parameters, state, weights, moments, self.past, self.seen, number, best, waited, halvings
+        )
+
+    @torch.no_grad()
+    def go_to(self, place: EncoderCourse) -> None:
+        """Where another one was."""
+        self.parameters, self.past, self.seen = place.parameters, place.past, place.seen
+        dictionary, *weights = place.weights
+        self.dictionary.copy_(dictionary)
+        self.solver.encoder.load_state_dict(dict(zip(self.solver.encoder.state_dict(), weights, strict=True)))
+        names = ("step", "exp_avg", "exp_avg_sq")
+        state = {number: dict(zip(names, moments, strict=True)) for number, moments in enumerate(place.moments)}
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        for _ in range(place.halvings):
+            self.slower()
 
     def step(self, x: Tensor, n: int, weights: Weights) -> None:
         """On a batch, of n data points in all."""

@@ -123,14 +123,15 @@ def learn(
         # A part cannot tell the whole apart from itself by better than about one unknown per data point: what it goes
         # on gaining is more and more its own
         enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / size)
-        if here is None:
-            place = yield from _first_sweeps(task, parameters, max_iter, schedule, generator)
+        begun = None if here is None else replace(here, state=task.shelved(here.state))
+        if begun is None or begun.detour is not None:
+            place = yield from _first_sweeps(task, begun or parameters, max_iter, schedule, generator, told)
             told(place)
         else:
-            place = replace(here, state=task.shelved(here.state))
+            place = begun
         parameters = place.state.parameters
         sweeps = _learn_part(task, place, max_iter, enough, first=begins, generator=generator, mark=told)
-        here, place, schedule, begins = None, None, None, False
+        here, begun, place, schedule, begins = None, None, None, None, False
         for sweep in sweeps:
             parameters = sweep.parameters
             yield sweep if whole else replace(sweep, converged=False)
@@ -204,16 +205,27 @@ def _best(starts: Sequence[Parameters], task: Task) -> Parameters:
 
 
 def _first_sweeps(
-    task: Task, parameters: Parameters, max_iter: int, detour: Schedule | None, generator: torch.Generator
+    task: Task,
+    begin: Parameters | Course,
+    max_iter: int,
+    schedule: Schedule | None,
+    generator: torch.Generator,
+    mark: Mark,
 ) -> Generator[Sweep, None, Course]:
-    """Posteriors from nothing, and the detour; where learning is then."""
-    state = task.expect(parameters, None, COLD_ITERATIONS)
-    bounds = [state.bound]
-    yield state.sweep()
-    for annealed in anneal(task, state, detour, max_iter // 2) if detour else ():
+    """Posteriors from nothing, and the detour, or what is left of it; where learning is then."""
+    if isinstance(begin, Course):
+        state, bounds, gone = begin.state, [*begin.bounds], begin.detour
+    else:
+        state = task.expect(begin, None, COLD_ITERATIONS)
+        bounds, gone = [state.bound], None
+        yield state.sweep()
+    del begin  # it would keep posteriors that are no longer needed
+    for annealed, detour in anneal(task, state, schedule, max_iter // 2, gone) if schedule else ():
         state = annealed
         bounds.append(state.bound)
         yield replace(state.sweep(), annealed=True)
+        if detour is not None:
+            mark(Course(state, generator.get_state(), tuple(bounds), detour=detour))
     # A turn takes many looks at all posteriors; where these are not kept, parts of the data have seen to it
     return Course(state, generator.get_state(), tuple(bounds), early=task.weights.plain and task.cache.keeps)
 
@@ -245,8 +257,9 @@ def _learn_part(
         new = None  # as above
         bounds.append(state.bound)
         over = settled or stuck
-        yield state.sweep(converged=settled or (stuck and _promise(task, state) < WINDOW * tol))
-        mark(Course(state, generator.get_state(), tuple(bounds), early, settling, over))
+        converged = settled or (stuck and _promise(task, state) < WINDOW * tol)
+        yield state.sweep(converged=converged)
+        mark(Course(state, generator.get_state(), tuple(bounds), early, settling, over, converged))
 
 
 def _promise(task: Task, state: State) -> float:

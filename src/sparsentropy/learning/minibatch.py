@@ -19,10 +19,13 @@ Juditsky, "Acceleration of stochastic approximation by averaging", 1992). So at 
 mean dictionary of its second half is evaluated, on rows that are the same each time. If its bound is higher than ever
 it is kept, told, and gone on from. If not, the round is taken back, and the next ones make shorter steps. So the bound
 that is told only ever rises, and there is no rate to tune.
+
+Several processes each take a share of every batch, and add up slopes and sums.
 """
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -32,10 +35,12 @@ from torch import Tensor
 from sparsentropy import rows
 from sparsentropy.inference import AbstractSolver, Inference, for_data
 from sparsentropy.learning import em
+from sparsentropy.learning.course import BatchCourse, nowhere
 from sparsentropy.learning.task import COLD_ITERATIONS, Sweep
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Marginals, elbo, uphill
 from sparsentropy.rows import AbstractRows, drawn
+from sparsentropy.team import AbstractTeam
 
 ITERATIONS = 12  # of the E-step for a batch
 # Part of a Newton step that a batch is given at first. What its sampling costs is half that part of one nat for each of
@@ -95,6 +100,8 @@ def learn_by_batches(
     tol: float,
     batch_size: int,
     generator: torch.Generator,
+    resume: BatchCourse | None = None,
+    mark: Callable[[BatchCourse], None] = nowhere,
 ) -> Iterator[Sweep]:
     """Learn parameters from data; yields after every round that has raised the bound.
 
@@ -113,6 +120,10 @@ def learn_by_batches(
         Data points of a batch.
     generator : torch.Generator
         Draws the rows that are evaluated, and the batches.
+    resume : BatchCourse, optional
+        Where an earlier call with the same arguments was, to go on from there.
+    mark : function
+        Hears of every place between two rounds.
 
     Yields
     ------
@@ -122,10 +133,16 @@ def learn_by_batches(
     data = rows.of(x)
     plan = Round.of(len(data), starts[0].h, batch_size)
     judge = _Judge.of(data, solver, plan, generator)
-    best, inference = judge.best_of(starts)
-    yield best
-    batches, learner = _endless(data, plan.batch, generator), _Learner(judge, best, inference)
-    for _ in range(max_iter - 1):
+    if resume is None:
+        best, inference = judge.best_of(starts)
+        yield best
+        learner, batches = _Learner(judge, best, inference), _Endless(data, plan.batch, generator)
+        del inference  # what is prepared for it is large, and of use for one batch only
+    else:
+        best, learner = resume.best, _Learner.at(judge, resume)
+        batches = _Endless(data, plan.batch, generator, resume)
+    resume = None
+    while learner.rounds < max_iter - 1 and not learner.over:
         for number in range(plan.batches):
             learner.step(next(batches), counts=2 * number >= plan.batches)
         new, inference = judge(learner.mean())
@@ -135,12 +152,10 @@ def learn_by_batches(
         else:
             inference = judge.solver.at(best.parameters)
         learner.go_on_from(best.parameters, inference, shorter=gain < tol)
-        del inference  # what is prepared for it is large, and of use for one batch only
-        over = learner.rate < learner.first_rate * SHORTEST
-        if gain > 0 or over:
-            yield replace(best, converged=over)
-        if over:
-            return
+        del inference  # as above
+        if gain > 0 or learner.over:
+            yield replace(best, converged=learner.over)
+        mark(learner.place(best, batches))
 
 
 @final
@@ -153,21 +168,25 @@ class _Judge:
     solver: AbstractSolver
     batch: int
     unit: float  # root mean square of the data
+    team: AbstractTeam  # of which each has a share of these rows
 
     @classmethod
     def of(cls, data: AbstractRows, solver: AbstractSolver, plan: Round, generator: torch.Generator) -> "_Judge":
         chosen = drawn(len(data), plan.evaluated, generator)
-        return cls(data.take(chosen), len(data), for_data(solver, data), plan.batch, data.root_mean_square())
+        unit = data.root_mean_square()
+        return cls(data.take(chosen), len(data), for_data(solver, data), plan.batch, unit, data.team)
 
     def __call__(self, parameters: Parameters) -> tuple[Sweep, Inference]:
         """The bound at given parameters, from posteriors that are found from nothing, and how these were found."""
-        p = em.floored(parameters, self.unit)
+        p = em.floored(parameters.agreed(self.team), self.unit)
         inference, statistics = self.solver.at(p), None
         for x in self.rows.split(self.batch):
             part = Marginals.of(x, inference(x, max_iter=COLD_ITERATIONS, tol=0.0).posterior, p)
             statistics = part if statistics is None else statistics + part
         assert statistics is not None, "the estimator refuses empty data"
-        return Sweep(p, float(elbo(statistics, p)), statistics, stands_for=self.of_all), inference
+        statistics = statistics.pooled(self.team)
+        (bound,) = self.team.agreed(elbo(statistics, p))
+        return Sweep(p, float(bound), statistics, stands_for=self.of_all), inference
 
     def best_of(self, starts: Sequence[Parameters]) -> tuple[Sweep, Inference]:
         """The first of them than which no later one is clearly better."""
@@ -189,9 +208,38 @@ class _Learner:
         self.judge, self.parameters, self.inference = judge, parameters, inference
         used = int((parameters.prior_scale >= em.NARROW * parameters.noise_variance.sqrt()).sum())
         self.first_rate = RATE * min(1.0, judge.batch / (ROWS_PER_ATOM * max(1, used)))
-        self.rate, self.steps, self.rows = self.first_rate, 1, 0.0
+        self.rate, self.steps, self.rows, self.rounds = self.first_rate, 1, 0.0, 0
         self.curvature = torch.zeros(parameters.d, parameters.d, dtype=torch.float64, device=judge.rows.device)
         self._rest()
+
+    @classmethod
+    def at(cls, judge: _Judge, place: BatchCourse) -> "_Learner":
+        """Where another one was."""
+        learner = cls(judge, place.best, judge.solver.at(place.parameters))
+        learner.sums, learner.curvature, learner.rows = place.sums, place.curvature, place.rows
+        learner.rate, learner.first_rate = place.rate, place.first_rate
+        learner.steps, learner.rounds = place.steps, place.rounds
+        return learner
+
+    def place(self, best: Sweep, batches: "_Endless") -> BatchCourse:
+        """Where it is between two rounds."""
+        return BatchCourse(
+            best=best,
+            random=batches.random,
+            taken=batches.taken,
+            sums=self.sums,
+            curvature=self.curvature.clone(),
+            rows=self.rows,
+            steps=self.steps,
+            first_rate=self.first_rate,
+            rate=self.rate,
+            rounds=self.rounds,
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether steps have become too short."""
+        return self.rate < self.first_rate * SHORTEST
 
     def _rest(self) -> None:
         self.momentum = torch.zeros_like(self.parameters.dictionary)
@@ -199,16 +247,17 @@ class _Learner:
         self.log_noise, self.age, self.counted = 0.0, 0, 0
 
     def step(self, x: Tensor, *, counts: bool) -> None:
-        """On a batch; the dictionary that it leads to counts for the mean, or does not."""
-        p = self.parameters
+        """On a share of a batch; the dictionary that it leads to counts for the mean, or does not."""
+        p, team = self.parameters, self.judge.team
         q = self.inference(x, max_iter=ITERATIONS, tol=0.0).posterior
-        batch = Marginals.of(x, q, p)
+        batch = Marginals.of(x, q, p).pooled(team)
         self._remember(batch)
         slope, residual = uphill(x, q, p)
         del q
         pull = residual / p.noise_variance
-        self._bend((pull.T @ pull).double(), len(x))
-        slope /= len(x) * p.noise_variance
+        slope, square = team.sum(slope, (pull.T @ pull).double())
+        self._bend(square, round(float(batch.n)))
+        slope /= batch.n.to(slope.dtype) * p.noise_variance
         # Atoms have unit length, and the bound does not change with their length: only what is at right angles counts
         slope -= p.dictionary * (p.dictionary * slope).sum(0)
         self.age += 1
@@ -231,6 +280,7 @@ class _Learner:
         """Begin another round there."""
         self.parameters, self.inference = parameters, inference
         self.rate *= SHORTER if shorter else 1.0
+        self.rounds += 1
         self._rest()
 
     def _remember(self, batch: Marginals) -> None:
@@ -264,9 +314,31 @@ class _Learner:
         self.inference = self.judge.solver.at(self.parameters)
 
 
-def _endless(data: AbstractRows, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Batches of all rows, in another order each time; what is left over is waited for the next time."""
-    while True:
-        for batch in data.shuffled(size, generator):
-            if len(batch) == size:
-                yield batch
+@final
+class _Endless(Iterator[Tensor]):
+    """Of batches of all rows, in another order each time, the own share; what is left over waits for the next time."""
+
+    def __init__(
+        self, data: AbstractRows, size: int, generator: torch.Generator, place: BatchCourse | None = None
+    ) -> None:
+        self.data, self.size, self.generator = data, size, generator
+        # Where each process shuffles by itself, batches are a little smaller, all of them alike
+        self.least = len(data) // math.ceil(len(data) / size)
+        if place is not None:
+            generator.set_state(place.random)
+        self._begin()
+        for _ in itertools.islice(self.batches, 0 if place is None else place.taken):
+            self.taken += 1
+
+    def _begin(self) -> None:
+        self.random, self.taken = self.generator.get_state(), 0
+        self.batches = self.data.shuffled(self.size, self.generator)
+
+    def __next__(self) -> Tensor:
+        while True:
+            for batch in self.batches:
+                self.taken += 1
+                (count,) = self.data.team.sum(torch.tensor(len(batch), device=batch.device))
+                if count >= self.least:
+                    return batch
+            self._begin()
