@@ -33,7 +33,7 @@ from sparsentropy import SparseCoding
 warnings.simplefilter("ignore")
 X, folder, out, options = np.load(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 model = SparseCoding(10, tol=1e-2, checkpoint=folder, checkpoint_every=0.0, resume=True)
-model.set_params(max_iter=8, **options).fit(X).save(out)
+model.set_params(**{"max_iter": 8} | options).fit(X).save(out)
 """
 NOTES = f"""\
 {RUNS} runs of `fit` on 9,000 images of bars with seeds of their own, learned in several ways, a checkpoint after every
