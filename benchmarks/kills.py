@@ -1,9 +1,7 @@
 """Runs that are killed at random moments, and what they come to when they go on."""
 
-import itertools
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -19,12 +18,12 @@ from sparsentropy import SparseCoding
 from sparsentropy.datasets import make_bars
 from table import Table
 
-RUNS, KILLS = 50, 4  # of each run
-WAYS = {
-    "sweeps": {},
-    "sweeps, annealed": {"annealing": "beta"},
-    "minibatches": {"learning": "minibatch"},
-    "perceptron": {"inference": "amortized", "encoder": "mlp", "max_iter": 4},
+KILLS = 4  # of each run
+WAYS = {  # runs and options
+    "sweeps": (20, {}),
+    "sweeps, annealed": (10, {"annealing": "beta"}),
+    "minibatches": (15, {"learning": "minibatch"}),
+    "perceptron": (5, {"inference": "amortized", "encoder": "mlp", "max_iter": 4}),
 }
 SCRIPT = """
 import json, sys, warnings
@@ -36,7 +35,7 @@ model = SparseCoding(10, tol=1e-2, checkpoint=folder, checkpoint_every=0.0, resu
 model.set_params(**{"max_iter": 8} | options).fit(X).save(out)
 """
 NOTES = f"""\
-{RUNS} runs of `fit` on 9,000 images of bars with seeds of their own, learned in several ways, a checkpoint after every
+Runs of `fit` on 9,000 images of bars with seeds of their own, learned in several ways, a checkpoint after every
 sweep, round of minibatches or pass of a perceptron. Each is killed
 (SIGKILL) {KILLS} times after a random time, up to what a whole run takes, while it reads, learns, writes a checkpoint
 or saves its model over an earlier one; then it is left to finish. *Readable*: after a kill the model file is whole, and
@@ -48,26 +47,28 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
     columns = ("learned by", "runs", "kills", "readable", "same bits", "seconds of a whole run")
     table = Table("Killed runs", NOTES, columns)
     table.begin()
-    draw, counts = random.Random(0), {way: [0, 0, 0, 0, 0.0] for way in WAYS}
+    draw = random.Random(0)
+    for way, (number, options) in WAYS.items():
+        runs = 1 if quick else number
+        found = [stopped_often(options | {"random_state": seed}, draw) for seed in range(runs)]
+        readable, same, took = map(sum, zip(*found, strict=True))
+        table.add(way, f"{runs}", f"{runs * KILLS}", f"{readable}", f"{same}", f"{took / runs:.1f}")
+        yield [table]
+
+
+def stopped_often(options: dict[str, Any], draw: random.Random) -> tuple[int, bool, float]:
+    """After how many kills all could be read, whether the end has the same bits, and how long a whole run takes."""
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        folder, text = Path(place), json.dumps(options)
         np.save(folder / "x.npy", make_bars(9000, noise_std=0.1, seed=0).data)
-        for seed, way in zip(range(len(WAYS) if quick else RUNS), itertools.cycle(WAYS)):
-            options = json.dumps(WAYS[way] | {"random_state": seed})
-            began = time.perf_counter()
-            finish(folder, "whole", options)
-            took = time.perf_counter() - began
-            out = folder / "killed.safetensors"
-            out.write_bytes((folder / "whole.safetensors").read_bytes())  # what the user had
-            readable = [killed(folder, options, draw.uniform(0, took)) and whole(out) for _ in range(KILLS)]
-            finish(folder, "killed", options)
-            same = equal(out, folder / "whole.safetensors")
-            counts[way] = [a + b for a, b in zip(counts[way], (1, KILLS, sum(readable), same, took), strict=True)]
-            for name in ("whole", "killed"):
-                shutil.rmtree(folder / f"{name} ckpt")
-    for way, (number, kills, readable, same, took) in counts.items():
-        table.add(way, f"{number}", f"{kills}", f"{readable}", f"{same}", f"{took / max(number, 1):.1f}")
-    yield [table]
+        began = time.perf_counter()
+        finish(folder, "whole", text)
+        took = time.perf_counter() - began
+        out = folder / "killed.safetensors"
+        out.write_bytes((folder / "whole.safetensors").read_bytes())  # what the user had
+        readable = sum(killed(folder, text, draw.uniform(0, took)) and whole(out) for _ in range(KILLS))
+        finish(folder, "killed", text)
+        return readable, equal(out, folder / "whole.safetensors"), took
 
 
 def command(folder: Path, name: str, options: str) -> list[str]:
