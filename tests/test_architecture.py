@@ -22,7 +22,7 @@ LAYERS = [
     {"diagnostics", "inputs", "fitting", "module"},
     {"model_file"},
     {"estimator"},
-    {"selection", "plotting", "progress", "large", "large_images", "terminal"},
+    {"selection", "plotting", "progress", "columns", "large", "large_images", "terminal"},
     {"preparation", "results"},
     {"report", "experiments"},
     {"runs", "options", "imaging"},

@@ -8,8 +8,9 @@ import pytest
 import zarr
 from safetensors.numpy import load_file
 
-from sparsentropy import large, rows
+from sparsentropy import SparseCoding, large, rows
 from sparsentropy.datasets import parquet_batches, parquet_files
+from sparsentropy.estimator import inferring
 from test_cli import invoke, laplace_table
 
 X = laplace_table(n=900)
@@ -81,6 +82,36 @@ def test_every_command_takes_large_tables(make, tmp_path):
     assert invoke("encode", folder, data, "-o", codes, "--std").exit_code == 0
     assert np.load(scores).shape == (900, 1)
     assert np.load(codes)["mean"].shape == (900, 4)
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_what_is_written_about_a_large_table_is_never_there_at_once(tmp_path, monkeypatch):
+    small = tmp_path / "small.npy"
+    np.save(small, X[:300])
+    assert invoke("fit", small, "-o", tmp_path / "run", "--components", 4, "--tol", 0.05).exit_code == 0
+    model = SparseCoding.load(tmp_path / "run" / "model.safetensors")
+    gaps = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+    np.save(tmp_path / "gaps.npy", gaps)
+    largest, inferred = 0, inferring.AbstractInferring._inferred
+
+    def watched(self, x):
+        nonlocal largest
+        largest = max(largest, len(x))
+        return inferred(self, x)
+
+    monkeypatch.setattr(rows.sources, "piece_rows", lambda _: 70)
+    monkeypatch.setattr(inferring.AbstractInferring, "_inferred", watched)
+    codes, filled = tmp_path / "z.npz", tmp_path / "filled.npz"
+    assert invoke("encode", tmp_path / "run", tmp_path / "gaps.npy", "-o", codes, "--std").exit_code == 0
+    result = invoke("impute", tmp_path / "run", tmp_path / "gaps.npy", "-o", filled, "--std")
+    assert f"{np.isnan(gaps).sum()} missing values of 900 data points" in result.output
+    assert largest == 70
+    q, (data, std) = model.infer(gaps), model.impute(gaps, return_std=True)
+    with np.load(codes) as found, np.load(filled) as table:  # solved for in other batches
+        for name, value in (("mean", q.mean), ("std", q.std)):
+            np.testing.assert_allclose(found[name], value, atol=1e-3)
+        for name, value in (("data", data), ("std", std)):
+            np.testing.assert_allclose(table[name], value, atol=1e-3)
 
 
 def test_a_large_table_leads_to_the_same_model_as_a_small_one(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ to the error stream. What takes long to import is imported by the command that n
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 import typer
 from typer.core import TyperGroup
 
-from sparsentropy import image_commands, terminal
+from sparsentropy import image_commands, progress, terminal
 from sparsentropy.options import (
     Annealing,
     AnnealingKind,
@@ -267,15 +268,14 @@ def encode(model: Model, data: Data, output: Output, std: Std = False, key: Key 
 
     Example: [bold]sparsentropy encode runs/photos new.png -o codes.npz --std[/bold]
     """
-    from sparsentropy import storage
+    from sparsentropy import columns, storage
 
     storage.check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
     fitted, rows = _model_and_rows(model, data, key)
-    posterior = fitted.infer(rows)
-    columns = {"mean": posterior.mean.cpu().numpy()}
-    if std:
-        columns["std"] = posterior.variance.sqrt().cpu().numpy()
-    storage.write_columns(output, columns)
+    answers = ({"mean": q.mean} | ({"std": q.variance.sqrt()} if std else {}) for q in fitted.infer_parts(rows))
+    parts = ({name: value.cpu().numpy() for name, value in answer.items()} for answer in answers)
+    with progress.share(terminal.console()) as tell:
+        columns.write(output, len(rows), progress.counted(parts, len(rows), data.name, tell))
     terminal.say(f"codes of {len(rows):,} data points written to {output}")
 
 
@@ -287,13 +287,20 @@ def impute(model: Model, data: Data, output: Output, std: Std = False, key: Key 
 
     Example: [bold]sparsentropy impute runs/table gaps.csv -o filled.csv[/bold]
     """
-    from sparsentropy import storage
+    from sparsentropy import columns, storage
 
     storage.check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
     fitted, rows = _model_and_rows(model, data, key)
-    filled, uncertainty = fitted.impute(rows, return_std=True)
-    missing = int((uncertainty > 0).sum())
-    storage.write_columns(output, {"data": filled, "std": uncertainty} if std else {"data": filled})
+    missing = 0
+
+    def parts() -> Iterator[dict[str, Any]]:
+        nonlocal missing
+        for filled, uncertainty in fitted.impute_parts(rows):
+            missing += int((uncertainty > 0).sum())
+            yield {"data": filled, "std": uncertainty} if std else {"data": filled}
+
+    with progress.share(terminal.console()) as tell:
+        columns.write(output, len(rows), progress.counted(parts(), len(rows), data.name, tell))
     terminal.say(f"{missing:,} missing values of {len(rows):,} data points filled in and written to {output}")
 
 
@@ -305,7 +312,7 @@ def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput =
 
     Example: [bold]sparsentropy score runs/photos test-photos/[/bold]
     """
-    from sparsentropy import storage
+    from sparsentropy import columns, storage
 
     if output is not None:
         if not per_row:
@@ -318,7 +325,7 @@ def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput =
     elif output is None:
         print("\n".join(f"{bound:.9g}" for bound in bounds))
     else:
-        storage.write_columns(output, {"lower_bound": bounds.reshape(-1, 1)})
+        columns.write(output, len(bounds), [{"lower_bound": bounds.reshape(-1, 1)}])
         terminal.say(f"bounds of {len(rows):,} data points written to {output}")
 
 

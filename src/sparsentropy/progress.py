@@ -5,9 +5,9 @@ and only then a time is given. On a terminal it is one line that renews itself. 
 plain lines are written now and then instead, so that a log stays short and can be read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -118,6 +118,34 @@ def share(console: Console) -> Iterator[Callable[[str, float], None]]:
             progress.update(task, completed=done)
 
         yield tell
+
+
+def counted(
+    parts: Iterable[Mapping[str, Sized]], n: int, what: str, tell: Callable[[str, float], None]
+) -> Iterator[Any]:
+    """Parts of n rows, each a table of columns, while it is told what share of the rows is done.
+
+    Parameters
+    ----------
+    parts : iterable of mappings
+    n : int
+    what : str
+        What is being done.
+    tell : callable
+        As `share` yields it.
+
+    Examples
+    --------
+    >>> list(counted([{"x": "abc"}, {"x": "d"}], 4, "letters", print))
+    letters 0.75
+    letters 1.0
+    [{'x': 'abc'}, {'x': 'd'}]
+    """
+    done = 0
+    for part in parts:
+        done += len(next(iter(part.values())))
+        tell(what, done / n)
+        yield part
 
 
 def _nothing_told(what: str, done: float) -> None:

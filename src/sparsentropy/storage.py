@@ -8,7 +8,6 @@ arrays mean, and whether NaN is allowed in them, is for the caller to say.
 """
 
 import hashlib
-import io
 import json
 import os
 import reprlib
@@ -366,31 +365,3 @@ def check_folder(path: Path) -> None:
     """
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
-
-
-def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write named matrices with the same rows: .npz by name, .npy the only one, .csv side by side.
-
-    Parameters
-    ----------
-    path : Path
-        File to write, wholly or not at all.
-    columns : mapping of str to ndarray, shape (n, ·)
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
-    kind, content = path.suffix.lower(), io.BytesIO()
-    if kind == ".npz":
-        np.savez(content, **dict(columns))  # pyright: ignore[reportArgumentType]
-    elif kind == ".npy":
-        (only,) = columns.values()
-        np.save(content, only)
-    else:
-        names = [f"{name}_{i + 1}" for name, matrix in columns.items() for i in range(matrix.shape[1])]
-        table = np.concatenate(list(columns.values()), axis=1)
-        np.savetxt(content, table, fmt="%.9g", delimiter=",", header=",".join(names), comments="")
-    with replacing(path) as file:
-        file.write(content.getvalue())

@@ -19,7 +19,8 @@ from sklearn.utils.validation import validate_data
 
 from sparsentropy import fitting, inputs, memory, rows
 from sparsentropy.estimator import needs, places, sharing
-from sparsentropy.estimator.fitted import AbstractFitted, numpy_of
+from sparsentropy.estimator.fitted import AbstractFitted
+from sparsentropy.estimator.inferring import numpy_of
 from sparsentropy.inference import (
     AbstractSolver,
     AmortizedSolver,

@@ -1,0 +1,305 @@
+"""What a model says of data: codes, what they stand for, and how likely the data are.
+
+Data are divided by the model's unit before anything is computed, and what comes out is in units of the data again.
+Data that are not in memory are read and answered a part at a time.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from sparsentropy import fitting, inputs, rows
+from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
+from sparsentropy.inference.encoders import Encoder
+from sparsentropy.model import Parameters
+from sparsentropy.objectives import elbo_rows
+from sparsentropy.posteriors import AbstractPosterior
+from sparsentropy.rows import Survey
+
+
+class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
+    """An estimator of sparse codes that has answers for data."""
+
+    device: str
+    dtype: str
+    inference: str
+    components_: np.ndarray
+    prior_scale_: np.ndarray
+    noise_variance_: float
+    data_scale_: float
+    n_features_in_: int
+    encoder_: Encoder
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Posterior means of the codes.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Returns
+        -------
+        ndarray, shape (n, h)
+            In data units.
+        """
+        return np.concatenate([q.mean.cpu().numpy() for q in self.infer_parts(X)])
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """Data that codes stand for, `Z @ components_`.
+
+        Parameters
+        ----------
+        Z : array-like, shape (n, h)
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+
+        Raises
+        ------
+        ValueError
+            If Z does not have h columns.
+        """
+        check_is_fitted(self)
+        return inputs.codes(Z, self.components_.shape[0]) @ self.components_
+
+    def infer(self, X: Any) -> AbstractPosterior:
+        """Posteriors of the codes: means, variances, samples and intervals.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Returns
+        -------
+        posteriors.Diagonal, posteriors.LowRank or posteriors.Full
+            Tensors in data units.
+        """
+        return self._in_units(self._inferred(self._scaled_data(X)))
+
+    def infer_parts(self, X: Any) -> Iterator[AbstractPosterior]:
+        """As `infer`, a part at a time where the data are not in memory.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Yields
+        ------
+        posteriors.Diagonal, posteriors.LowRank or posteriors.Full
+            Of the rows that follow those before, in data units.
+
+        Examples
+        --------
+        >>> from sparsentropy import SparseCoding
+        >>> from sparsentropy.datasets import make_bars
+        >>> bars = make_bars(500, noise_std=0.1, seed=0).data
+        >>> model = SparseCoding(10, random_state=0).fit(bars)
+        >>> [len(posterior) for posterior in model.infer_parts(iter([bars[:300], bars[300:]]))]
+        [300, 200]
+        """
+        return (self._in_units(self._inferred(x)) for x in self._parts(X))
+
+    @overload
+    def impute(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def impute(self, X: Any, *, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def impute(self, X: Any, *, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Data with the most likely values where some are missing.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+            NaN is what is missing; all else is given back as it is.
+        return_std : bool
+            Whether to tell how uncertain the new values are.
+
+        Returns
+        -------
+        ndarray, shape (n, d), or tuple of two
+            Data, and standard deviations: those of what was missing, noise included, and 0 for what was known.
+        """
+        filled, std = _joined(self.impute_parts(X))
+        return (filled, std) if return_std else filled
+
+    def impute_parts(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As `impute`, a part at a time where the data are not in memory.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Yields
+        ------
+        tuple of two ndarrays, shape (·, d)
+            Data and standard deviations of the rows that follow those before.
+        """
+        return self._answers(X, self._imputed)
+
+    def _imputed(self, x: Tensor, q: AbstractPosterior, p: Parameters) -> tuple[Tensor, Tensor]:
+        missing = x.isnan()
+        variance = q.projected_variance(p.dictionary) + p.noise_variance
+        return torch.where(missing, q.mean @ p.dictionary.T, x), variance.sqrt() * missing
+
+    @overload
+    def reconstruct(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def reconstruct(self, X: Any, *, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def reconstruct(self, X: Any, *, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What data would be without noise: the mean of W z under the posterior.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+            With iterative inference NaN is what is missing.
+        return_std : bool
+            Whether to tell how uncertain that is; `metrics.interval` makes intervals of it.
+
+        Returns
+        -------
+        ndarray, shape (n, d), or tuple of two
+            Data without noise, and their standard deviations, in data units.
+
+        Examples
+        --------
+        >>> from sparsentropy import SparseCoding, metrics
+        >>> from sparsentropy.datasets import make_bars
+        >>> bars = make_bars(2000, noise_std=0.1, seed=0)
+        >>> model = SparseCoding(10, posterior="full", random_state=0).fit(bars.data)
+        >>> mean, std = model.reconstruct(bars.data, return_std=True)
+        >>> round(metrics.coverage(bars.codes @ bars.dictionary.T, mean, std, 0.9), 1)
+        0.9
+        """
+        mean, std = _joined(self._answers(X, self._reconstructed))
+        return (mean, std) if return_std else mean
+
+    def _reconstructed(self, x: Tensor, q: AbstractPosterior, p: Parameters) -> tuple[Tensor, Tensor]:
+        del x
+        return q.mean @ p.dictionary.T, q.projected_variance(p.dictionary).sqrt()
+
+    def _answers(
+        self, X: Any, answer: Callable[[Tensor, AbstractPosterior, Parameters], tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Part by part, answers that are in units of the data."""
+        for x in self._parts(X):
+            found = answer(x, self._inferred(x), self._parameters(x.dtype, x.device))
+            one, other = (numpy_of(value * self.data_scale_) for value in found)
+            yield one, other
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Lower bound of the log likelihood of every data point.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d)
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Nats, at the learned dictionary, scales and noise: a true lower bound of log p(x), also for data that were
+            not learned from.
+        """
+        return np.concatenate([self._scores(x) for x in self._parts(X)])
+
+    def _scores(self, x: Tensor) -> np.ndarray:
+        bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
+        # p(x) = p(x/c) / c^d
+        return bound.double().cpu().numpy() - numpy_of((~x.isnan()).sum(1)) * math.log(self.data_scale_)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`: nats per data point; higher is better."""
+        del y
+        return float(self.score_samples(X).mean())
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.components_.shape[0]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = self.inference == "iterative"  # an encoder sees all of a data point
+        return tags
+
+    @abstractmethod
+    def _solver(self) -> AbstractSolver:
+        """Check the parameters and build the E-step they name."""
+
+    def _data(self, X: Any, *, reset: bool, first: int = 0) -> Tensor:
+        """Checked data on the device; their first row is that number of all."""
+        device = inputs.resolve_device(self.device)
+        try:
+            array: Any = validate_data(
+                self, inputs.untensored(X), reset=reset, dtype=inputs.FLOATS, ensure_all_finite=False
+            )
+        except (ValueError, TypeError, OverflowError) as error:
+            raise inputs.refusal(error) from None
+        inputs.check_finite(Survey.of(array), first)
+        return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array.dtype))
+
+    def _scaled_data(self, X: Any) -> Tensor:
+        """Data divided by `data_scale_`, for a model that is fitted."""
+        return torch.cat(list(self._parts(X)))
+
+    def _parts(self, X: Any) -> Iterator[Tensor]:
+        """The same, a part at a time where the data are not in memory."""
+        check_is_fitted(self)
+        if rows.is_stored(X):
+            given: Iterable[Any] = rows.pieces(rows.source_of(X))
+        else:
+            given = rows.batches_of(X) if rows.is_stream(X) else [X]
+        first, unit = 0, self.data_scale_
+        for part in given:
+            x = self._data(part, reset=False, first=first) / unit
+            values = numpy_of(x)
+            inputs.check_range(Survey.of(values), values.dtype, unit, self.noise_variance_**0.5 / unit)
+            first += len(x)
+            yield x
+        if first == 0:
+            raise ValueError("X gave no batches, but at least one was expected; a generator can be used only once.")
+
+    def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
+        """The learned model of data divided by `data_scale_`."""
+        unit = self.data_scale_
+        as_tensor = {"dtype": dtype, "device": device}
+        dictionary = torch.as_tensor(self.components_.T, **as_tensor)
+        return Parameters(
+            # A copy even of one row or column: its strides mean nothing, but products go by them and round accordingly
+            dictionary.clone(memory_format=torch.contiguous_format),
+            torch.as_tensor(self.prior_scale_ / unit, **as_tensor),
+            torch.as_tensor(self.noise_variance_ / unit**2, **as_tensor),
+        )
+
+    def _in_units(self, scaled: AbstractPosterior) -> AbstractPosterior:
+        """The posteriors of data, from those of data divided by `data_scale_`."""
+        return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
+
+    @fitting.full_float32()
+    def _inferred(self, x: Tensor) -> AbstractPosterior:
+        solver = self._solver()
+        if isinstance(solver, AmortizedSolver):
+            solver = replace(solver, encoder=solver.encoder.to(x.device, x.dtype))
+        return for_data(solver, x)(x, self._parameters(x.dtype, x.device)).posterior
+
+
+def numpy_of(tensor: Tensor) -> np.ndarray:
+    """The same numbers on the processor."""
+    return tensor.detach().cpu().numpy()
+
+
+def _joined(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """What comes a part at a time, as a whole."""
+    one, other = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return one, other
