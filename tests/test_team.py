@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsentropy import SparseCoding, memory, rows, team
+from sparsentropy import SparseCoding, checkpoints, memory, rows, team
 from sparsentropy.datasets import make_bars
 from sparsentropy.estimator import needs, sharing
 from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver, for_data
@@ -273,6 +273,22 @@ class TestWholeFits:
             np.testing.assert_array_equal(model.components_, models[0].components_)
             assert (np.diff(model.lower_bounds_) > 0).all()
             assert model.lower_bound_ == pytest.approx(alone.lower_bound_, abs=0.3)
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    def test_minibatches_go_on_from_the_checkpoints_of_all(self, tmp_path):
+        options = {"learning": "minibatch", "distributed": "same", "batch_size": 64, "max_iter": 6}
+
+        def stop(progress):
+            if progress.sweep == 4:
+                raise StopIteration  # as if the process had died
+
+        with pytest.raises(StopIteration):
+            self.fit(3, lambda _: BARS, callback=stop, checkpoint=tmp_path, checkpoint_every=0, **options)
+        assert len(checkpoints.listed(tmp_path)) == 6  # the last two of each
+        again = self.fit(3, lambda _: BARS, checkpoint=tmp_path, checkpoint_every=0, resume=True, **options)
+        for model, whole in zip(again, self.fit(3, lambda _: BARS, **options), strict=True):
+            np.testing.assert_array_equal(model.components_, whole.components_)
+            np.testing.assert_array_equal(model.lower_bounds_, whole.lower_bounds_)
 
     @pytest.mark.parametrize(
         "options",
