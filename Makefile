@@ -33,7 +33,7 @@ bench: $(VENV)/.installed
 
 # A warning ends the build: a page nobody can reach, a reference to nothing, an example that fails.
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going --quiet -j auto docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean:

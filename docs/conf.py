@@ -59,6 +59,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "min_reported_time": 1e9,
     "write_computation_times": False,
     "plot_gallery": True,
+    "parallel": True,  # as many as pages at a time
     "abort_on_example_error": True,
     "remove_config_comments": True,
 }
