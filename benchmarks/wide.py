@@ -19,7 +19,7 @@ from sparsentropy.learning.minibatch import default_batch
 from table import Table, progress
 from workloads import images_folder
 
-SIZE, ATOMS, ROWS, SECONDS = 64, 16_384, 20_000, 420.0
+SIZE, ATOMS, ROWS, SECONDS = 64, 16_384, 20_000, 600.0
 QUICK = 16, 1024, 3_000, 10.0
 NOISE, BLOCK = 10, 1000  # grey levels of 255; rows that are written together
 NOTES = f"""\
