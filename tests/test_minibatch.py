@@ -122,6 +122,17 @@ def test_a_later_start_is_taken_only_where_it_is_clearly_better():
         assert judge.best_of(starts)[0].parameters.noise_variance == expected.noise_variance
 
 
+@pytest.mark.parametrize("curvature", [torch.zeros(3, 3), -torch.eye(3), torch.diag(torch.tensor([1e9, 1.0, -1.0]))])
+def test_a_curvature_that_is_none_is_not_believed(curvature):
+    """Of data that are explained to the last digit, or after rounding: a step has an end all the same."""
+    x, generator = torch.from_numpy(BARS[:60, :3].copy()), torch.Generator().manual_seed(0)
+    judge = minibatch._Judge.of(of(x), DiagonalSolver(), Round.of(60, 3, 60), generator)
+    learner = minibatch._Learner(judge, *judge(random_starts(x, 3, generator)[0]))
+    learner.curvature, learner.rows = curvature.double(), 60.0
+    assert (torch.linalg.svdvals(learner._factor()) > 0).all()
+    assert learner._step(torch.ones(3, 3).double()).norm(dim=0).max() <= minibatch.CAP * 1.001
+
+
 def test_the_seed_decides(tmp_path):
     one, same = (SparseCoding(**QUICK, max_iter=5).fit(BARS) for _ in range(2))
     other = SparseCoding(**QUICK | {"random_state": 1}, max_iter=5).fit(BARS)

@@ -88,6 +88,7 @@ def models(draw, **fixed):
         "low_memory": lean,
         "cache": draw(st.sampled_from(["auto", "disk", "none"])),
         "validation_fraction": draw(st.sampled_from([0.0, 0.0, 0.3])),
+        "learning": draw(st.sampled_from(["auto", "auto", "auto", "minibatch"])),
         "dtype": draw(st.sampled_from(["auto", "float32", "float64"])),
         "random_state": draw(st.integers(0, 99)),
     }
@@ -195,7 +196,7 @@ def test_how_the_numbers_lie_in_memory_changes_nothing(x, model):
 
 
 @FEW
-@given(tables(), models(validation_fraction=0.0), st.integers(1, 12))
+@given(tables(), models(validation_fraction=0.0, learning="auto"), st.integers(1, 12))
 def test_a_file_and_a_stream_of_batches_give_the_same_model(x, model, size):
     mapped, streamed = copy_of(model), copy_of(model)
     whole = fitted("file and stream", model, x)
@@ -212,7 +213,7 @@ def test_a_file_and_a_stream_of_batches_give_the_same_model(x, model, size):
 
 
 @FEW
-@given(tables(), tables(), models(validation_fraction=0.0))
+@given(tables(), tables(), models(validation_fraction=0.0, learning="auto"))
 def test_a_stream_is_learned_from_batch_by_batch(first, more, model):
     """The second table is of another kind and size: what comes is not always like what was there."""
     more = np.resize(more, (len(more), first.shape[1]))
@@ -232,7 +233,8 @@ def test_a_model_comes_back_from_a_file_and_learns_on_as_before(x, model):
         again = SparseCoding.load(Path(folder) / "model.safetensors")
     np.testing.assert_array_equal(again.transform(x), model.transform(x))
     np.testing.assert_array_equal(again.score_samples(x), model.score_samples(x))
-    np.testing.assert_array_equal(again.partial_fit(x).components_, model.partial_fit(x).components_)
+    if model.learning != "minibatch":  # which leaves no sums to go on from
+        np.testing.assert_array_equal(again.partial_fit(x).components_, model.partial_fit(x).components_)
 
 
 @FEW

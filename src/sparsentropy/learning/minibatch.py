@@ -51,6 +51,7 @@ MOMENTUM = 0.9
 REMEMBERED = 16  # batches, in the sums
 FURTHER = 1.8  # times as far as EM goes the noise variance goes, in its logarithm; below 2 that ends where EM ends
 DAMPING = 1e-4  # part of the mean curvature that is added to all of it
+FLAT = 1e-6  # least curvature on average, for data in units of their size, where nothing pulls
 ENOUGH = 4.0  # data points per dimension from which on the curvature is believed
 CAP = 0.5  # longest way an atom of unit length may go in one step
 LEAST_BATCH = 512
@@ -295,16 +296,24 @@ class _Learner:
 
     def _step(self, slope: Tensor) -> Tensor:
         """A part of E[u uᵀ]⁻¹ slope/E[z²], for atoms that are not off."""
-        d, p = len(self.curvature), self.parameters
-        # Of fewer data points than dimensions the curvature is believed less and less
-        doubt = min(max((ENOUGH * d / self.rows - 1) / (ENOUGH - 1), DAMPING), 1.0)
-        matrix = (1 - doubt) * self.curvature
-        matrix.diagonal().add_(doubt * self.curvature.diagonal().mean())
-        factor = torch.linalg.cholesky(matrix).to(slope.dtype)
+        p, factor = self.parameters, self._factor().to(slope.dtype)
         code_square = (self.sums.code_square / self.sums.n).to(slope.dtype)
         step = torch.cholesky_solve(slope, factor) * (self.rate / code_square)
         step *= (p.prior_scale >= em.NARROW * p.noise_variance.sqrt()).to(step.dtype)
         return step * (CAP / step.norm(dim=0).clamp(min=CAP))
+
+    def _factor(self) -> Tensor:
+        """Cholesky factor (d, d) of the curvature, as far as it is believed."""
+        # Of fewer data points than dimensions it is believed less and less, and less still where rounding has spoilt it
+        doubt = min(max((ENOUGH * len(self.curvature) / self.rows - 1) / (ENOUGH - 1), DAMPING), 1.0)
+        mean = self.curvature.diagonal().mean().clamp(min=FLAT)
+        while True:
+            matrix = (1 - doubt) * self.curvature
+            matrix.diagonal().add_(doubt * mean)
+            factor, failed = torch.linalg.cholesky_ex(matrix)
+            if not failed:
+                return factor
+            doubt = min(10 * doubt, 1.0)
 
     def _move_to(self, dictionary: Tensor, batch: Marginals) -> None:
         before = self.parameters.noise_variance
