@@ -150,8 +150,9 @@ def test_others_are_not_overwritten(tmp_path):
 )
 def test_those_of_another_run_are_refused(options, data, message, tmp_path):
     stopped(tmp_path, 4)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refusal:
         SparseCoding(**QUICK | options, checkpoint=tmp_path, resume=True).fit(data)
+    assert "the one before" not in str(refusal.value)  # which is of that run, too
 
 
 @pytest.mark.parametrize("end", [".safetensors", ".posteriors"])

@@ -170,9 +170,16 @@ class Checkpoints:
         try:
             return read(found[-1], self.identity, device)
         except ValueError as error:
-            before = found[-2].name if len(found) > 1 else None
-            hint = f"; to go on from the one before it, {before}, remove {found[-1].name}" if before else ""
+            before = found[-2] if len(found) > 1 and self._is_whole(found[-2], device) else None
+            hint = f"; to go on from the one before it, {before.name}, remove {found[-1].name}" if before else ""
             raise ValueError(f"{error}{hint}") from None
+
+    def _is_whole(self, path: Path, device: torch.device) -> bool:
+        try:
+            read(path, self.identity, device)
+        except (ValueError, OSError):
+            return False
+        return True
 
 
 def listed(folder: Path) -> list[Path]:
