@@ -280,6 +280,9 @@ def test_values_are_packed_bit_by_bit():
     for name in ("dictionary", "prior_scale", "noise_variance"):
         assert torch.equal(getattr(told.parameters, name), getattr(sweep.parameters, name))
     assert told.parameters.prior == sweep.parameters.prior
+    number = len(arrays)
+    packed([sweep, course], arrays)
+    assert len(arrays) == number  # what is there already is not kept twice
     with pytest.raises(TypeError, match="PosixPath cannot be packed"):
         packed(Path(), {})
     with pytest.raises(KeyError, match="PosixPath"):

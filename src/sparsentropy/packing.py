@@ -44,8 +44,12 @@ def packed(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
-        name = str(len(arrays))
-        arrays[name] = value.cpu().numpy()
+        array = value.cpu().numpy()
+        place = array.__array_interface__
+        # What several values share, a dictionary say, is kept once
+        same = (name for name, other in arrays.items() if other.__array_interface__ == place)
+        name = next(same, str(len(arrays)))
+        arrays[name] = array
         return {"array": name}
     if isinstance(value, list):
         return [packed(one, arrays) for one in value]
