@@ -218,6 +218,16 @@ def test_second_moments_are_those_of_all_data():
         torch.testing.assert_close(found, start.second_moment(GAPS))
 
 
+def giving(given):
+    """To every process the same rows, or each its own."""
+
+    def give(members):
+        own = rows.share(len(BARS), members)
+        return BARS if given == "same" else BARS[own.start : own.stop]
+
+    return give
+
+
 class TestWholeFits:
     """`SparseCoding` in several threads, each of which takes itself for a process."""
 
@@ -238,13 +248,9 @@ class TestWholeFits:
     @pytest.mark.parametrize("given", ["same", "own"])
     @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
     def test_full_posteriors_end_at_the_same_model(self, size, given):
-        def give(members):
-            own = rows.share(len(BARS), members)
-            return BARS if given == "same" else BARS[own.start : own.stop]
-
         options = {"posterior": "full", "tol": 0.0, "max_iter": 20}
         alone = SparseCoding(10, random_state=0, **options).fit(BARS)
-        for model in self.fit(size, give, distributed=given, **options):
+        for model in self.fit(size, giving(given), distributed=given, **options):
             np.testing.assert_allclose(model.components_, alone.components_, atol=1e-6)
             assert model.lower_bound_ == pytest.approx(alone.lower_bound_, abs=1e-6)
             assert model.noise_variance_ == pytest.approx(alone.noise_variance_, rel=1e-6)
@@ -253,13 +259,9 @@ class TestWholeFits:
     @pytest.mark.parametrize(("size", "given"), [(2, "same"), (7, "same"), (3, "own")])
     @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
     def test_minibatches_end_at_the_same_model(self, size, given):
-        def give(members):
-            own = rows.share(len(BARS), members)
-            return BARS if given == "same" else BARS[own.start : own.stop]
-
         options = {"learning": "minibatch", "batch_size": 64, "max_iter": 6}
         alone = SparseCoding(10, random_state=0, **options).fit(BARS)
-        for model in self.fit(size, give, distributed=given, **options):
+        for model in self.fit(size, giving(given), distributed=given, **options):
             np.testing.assert_allclose(model.components_, alone.components_, atol=1e-6)
             np.testing.assert_allclose(model.lower_bounds_, alone.lower_bounds_, atol=1e-6)
 

@@ -354,7 +354,7 @@ def _mark(
     before = None
     if earlier is not None:
         e = earlier
-        learned = list(e.solver.encoder.state_dict().values()) if isinstance(e.solver, AmortizedSolver) else []
+        learned = e.solver.encoder.learned() if isinstance(e.solver, AmortizedSolver) else []
         before = [learned, e.best, e.bounds, e.noise_variances, e.interrupted, e.held_out, e.held_out_d]
     done = {"seeds": seeds, "start": start, "earlier": before, "record": record.told(), "told": record.sweeps}
     checkpoints.write(Place(course, done | {"seconds": time.monotonic() - began}))
@@ -367,7 +367,7 @@ def _earlier(told: list[Any] | None, solver_of: Callable[[int], AbstractSolver])
     learned, *rest = told
     solver = solver_of(0)
     if isinstance(solver, AmortizedSolver):
-        solver.encoder.load_state_dict(dict(zip(solver.encoder.state_dict(), learned, strict=True)))
+        solver.encoder.take(learned)
     return Outcome(*rest, solver=solver)
 
 

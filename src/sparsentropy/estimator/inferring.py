@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -129,8 +130,7 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         ndarray, shape (n, d), or tuple of two
             Data, and standard deviations: those of what was missing, noise included, and 0 for what was known.
         """
-        filled, std = _joined(self.impute_parts(X))
-        return (filled, std) if return_std else filled
+        return _joined(self._answers(X, partial(self._imputed, std=return_std)))
 
     def impute_parts(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """As `impute`, a part at a time where the data are not in memory.
@@ -144,12 +144,15 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         tuple of two ndarrays, shape (·, d)
             Data and standard deviations of the rows that follow those before.
         """
-        return self._answers(X, self._imputed)
+        return ((filled, std) for filled, std in self._answers(X, partial(self._imputed, std=True)))
 
-    def _imputed(self, x: Tensor, q: AbstractPosterior, p: Parameters) -> tuple[Tensor, Tensor]:
+    def _imputed(self, x: Tensor, q: AbstractPosterior, p: Parameters, *, std: bool) -> tuple[Tensor, ...]:
         missing = x.isnan()
+        filled = torch.where(missing, q.mean @ p.dictionary.T, x)
+        if not std:
+            return (filled,)
         variance = q.projected_variance(p.dictionary) + p.noise_variance
-        return torch.where(missing, q.mean @ p.dictionary.T, x), variance.sqrt() * missing
+        return filled, variance.sqrt() * missing
 
     @overload
     def reconstruct(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
@@ -182,21 +185,20 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         >>> round(metrics.coverage(bars.codes @ bars.dictionary.T, mean, std, 0.9), 1)
         0.9
         """
-        mean, std = _joined(self._answers(X, self._reconstructed))
-        return (mean, std) if return_std else mean
+        return _joined(self._answers(X, partial(self._reconstructed, std=return_std)))
 
-    def _reconstructed(self, x: Tensor, q: AbstractPosterior, p: Parameters) -> tuple[Tensor, Tensor]:
+    def _reconstructed(self, x: Tensor, q: AbstractPosterior, p: Parameters, *, std: bool) -> tuple[Tensor, ...]:
         del x
-        return q.mean @ p.dictionary.T, q.projected_variance(p.dictionary).sqrt()
+        mean = q.mean @ p.dictionary.T
+        return (mean, q.projected_variance(p.dictionary).sqrt()) if std else (mean,)
 
     def _answers(
-        self, X: Any, answer: Callable[[Tensor, AbstractPosterior, Parameters], tuple[Tensor, Tensor]]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self, X: Any, answer: Callable[[Tensor, AbstractPosterior, Parameters], tuple[Tensor, ...]]
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         """Part by part, answers that are in units of the data."""
         for x in self._parts(X):
             found = answer(x, self._inferred(x), self._parameters(x.dtype, x.device))
-            one, other = (numpy_of(value * self.data_scale_) for value in found)
-            yield one, other
+            yield tuple(numpy_of(value * self.data_scale_) for value in found)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Lower bound of the log likelihood of every data point.
@@ -299,7 +301,7 @@ def numpy_of(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _joined(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """What comes a part at a time, as a whole."""
-    one, other = (np.concatenate(found) for found in zip(*parts, strict=True))
-    return one, other
+def _joined(parts: Iterable[tuple[np.ndarray, ...]]) -> Any:
+    """What comes a part at a time, as a whole; an array where there is one only."""
+    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return tuple(found) if len(found) > 1 else found[0]

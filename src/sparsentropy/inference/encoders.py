@@ -11,7 +11,7 @@ are gains of its steps and thresholds. So it needs no training to be good, and r
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -314,6 +314,14 @@ class Encoder(nn.Module):
         data = rows.of(x)
         self.network.begin(parameters)
         self.head.begin(data.first(ROWS), parameters, data.team)
+
+    def learned(self) -> list[Tensor]:
+        """All numbers that it has, in an order of its own; `take` puts them into another one of its kind."""
+        return list(self.state_dict().values())
+
+    def take(self, learned: Sequence[Tensor]) -> None:
+        """Take what another one has learned."""
+        self.load_state_dict(dict(zip(self.state_dict(), learned, strict=True)))
 
     def prepared(self, parameters: Parameters) -> Callable[[Tensor], AbstractPosterior]:
         """The same at given parameters, for many calls; what depends on them alone is made once."""

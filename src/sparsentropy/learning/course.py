@@ -182,7 +182,7 @@ class EncoderCourse(AbstractCourse):
     random : Tensor
         State of the generator.
     weights : list of Tensor
-        The dictionary, and what the encoder has learned.
+        What the encoder has learned.
     moments : list of list of Tensor
         What the optimiser remembers of each.
     past : Statistics

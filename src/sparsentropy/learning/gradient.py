@@ -226,7 +226,7 @@ class _Joint:
     def place(self, generator: torch.Generator, number: int, best: float, waited: int, halvings: int) -> EncoderCourse:
         """Where it is between two passes."""
         assert self.past is not None, "a pass has batches"
-        weights = [value.clone() for value in (self.dictionary.detach(), *self.solver.encoder.state_dict().values())]
+        weights = [value.clone() for value in self.solver.encoder.learned()]
         moments = [list(moments.values()) for moments in self.optimiser.state_dict()["state"].values()]
         state = generator.get_state()
         return EncoderCourse(
@@ -237,9 +237,8 @@ class _Joint:
     def go_to(self, place: EncoderCourse) -> None:
         """Where another one was."""
         self.parameters, self.past, self.seen = place.parameters, place.past, place.seen
-        dictionary, *weights = place.weights
-        self.dictionary.copy_(dictionary)
-        self.solver.encoder.load_state_dict(dict(zip(self.solver.encoder.state_dict(), weights, strict=True)))
+        self.dictionary.copy_(place.parameters.dictionary)
+        self.solver.encoder.take(place.weights)
         names = ("step", "exp_avg", "exp_avg_sq")
         state = {number: dict(zip(names, moments, strict=True)) for number, moments in enumerate(place.moments)}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})

@@ -142,7 +142,7 @@ def learn_by_batches(
     else:
         best, learner = resume.best, _Learner.at(judge, resume)
         batches = _Endless(data, plan.batch, generator, resume)
-    resume = None
+    resume = None  # it keeps what is soon no longer needed
     while learner.rounds < max_iter - 1 and not learner.over:
         for number in range(plan.batches):
             learner.step(next(batches), counts=2 * number >= plan.batches)
