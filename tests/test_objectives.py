@@ -280,6 +280,20 @@ def test_statistics_of_batches_with_missing_entries_add_up(name):
     assert_same_statistics(reduce(add, parts), Statistics.of(x, q, p))
 
 
+@pytest.mark.parametrize("name", ["diagonal", "low-rank-1"])
+def test_in_float32_wide_codes_of_what_is_missing_do_not_hide_a_small_error(name):
+    shape, noise = Shape(400, 12, 6), 1e-4
+    x, q, p = tight_problem(name, shape, noise)
+    nothing = torch.arange(shape.n) % 3 == 0  # is observed of these, and their codes are as wide as the prior
+    wide = torch.where(nothing[:, None], 1 / noise, 1.0)
+    powers = {"mean": wide**0, "variance": wide**2, "diagonal": wide**2, "factor": wide[:, None]}
+    q, x = builder(q)(**{key: value * powers[key] for key, value in arguments(q).items()}), x.clone()
+    x[nothing] = torch.nan
+    error = Statistics.of(x, q, p).mean_error(p.dictionary) * shape.n
+    exact = Statistics.of(x[~nothing].double(), to_double(q[~nothing]), p.to(torch.float64))
+    assert error.item() == pytest.approx(float(exact.mean_error(p.dictionary) * exact.n), rel=1e-3)
+
+
 def test_noise_is_fitted_to_what_is_observed():
     problem = random_problem("full", SHAPES["d<h"])
     statistics = Statistics.of(with_gaps(problem.x), problem.q, problem.parameters)

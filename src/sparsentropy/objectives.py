@@ -180,25 +180,25 @@ class Statistics(AbstractStatistics):
         """
         W = parameters.dictionary.double()
         residual, missing = _residual(x, q, parameters)
-        mean_square = (q.mean.T @ q.mean).double()
+        mean_square, covariance = (q.mean.T @ q.mean).double(), q.covariance_sum().double()
         residual_cross = (residual.T @ q.mean).double()  # Σ (x − Wν) νᵀ
-        explained = W @ mean_square
+        explained, observed = W @ mean_square, float(x.numel())
+        if missing is not None:
+            # What is missing is W z, whose mean Wν has left no residual: its covariance remains, Σ_n (W T)_d there. As
+            # what all have less what was observed: the error is the small difference, and must not be one of roundings
+            seen = q.projected_covariance_sum(parameters.dictionary, (~missing).to(x.dtype))
+            explained, observed = explained + W @ covariance - seen, observed - float(missing.sum())
         # |x|² = |r|² + 2 rᵀWν + |Wν|²
         square = (
             residual.square().sum(1).sum(dtype=torch.float64) + 2 * (W * residual_cross).sum() + (W * explained).sum()
         )
-        cross, observed = residual_cross + explained, float(x.numel())
-        if missing is not None:
-            # What is missing is W z, whose mean Wν has left no residual: its covariance remains, Σ_n (W T)_d there
-            unknown = q.projected_covariance_sum(parameters.dictionary, missing.to(x.dtype))
-            cross, square, observed = cross + unknown, square + (W * unknown).sum(), observed - float(missing.sum())
         statistic, slope = parameters.prior.statistic_and_slope(q.mean, q.std)
         return cls(
             n=torch.tensor(float(x.shape[0]), dtype=torch.float64, device=x.device),
             observed=torch.tensor(observed, dtype=torch.float64, device=x.device),
             square=square,
-            cross=cross,
-            second_moment=mean_square + q.covariance_sum().double(),
+            cross=residual_cross + explained,
+            second_moment=mean_square + covariance,
             prior_statistic=statistic.sum(0, dtype=torch.float64),
             entropy=q.entropy().sum(dtype=torch.float64),
             slope_square=slope.square().sum(0, dtype=torch.float64),
