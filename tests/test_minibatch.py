@@ -11,6 +11,7 @@ from sparsentropy import SparseCoding
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver
 from sparsentropy.learning import learn_by_batches, minibatch, random_starts
+from sparsentropy.learning.course import nowhere
 from sparsentropy.learning.minibatch import Round
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import Statistics, elbo, entropy_elbo
@@ -112,14 +113,48 @@ def test_rounds_that_do_not_raise_the_bound_are_taken_back(monkeypatch):
     assert bounds[-1] > bounds[0]
 
 
+def contest(starts, *, several=True):
+    """What is told, and the place of the winner."""
+    x, generator, told = torch.from_numpy(BARS), torch.Generator().manual_seed(0), []
+    plan = Round.of(len(x), 10, 256)
+    judge = minibatch._Judge.of(of(x), DiagonalSolver(), plan, generator)
+    batches = minibatch._Endless(of(x), plan.batch, generator)
+    running = minibatch._contest(judge, starts, batches, None, nowhere, several=several, tol=1e-3)
+    while True:
+        try:
+            told.append(next(running).lower_bound)
+        except StopIteration as end:
+            return told, end.value
+
+
 def test_a_later_start_is_taken_only_where_it_is_clearly_better():
-    x, generator = torch.from_numpy(BARS), torch.Generator().manual_seed(0)
-    good = random_starts(x, 10, generator)[-1]
+    good = random_starts(torch.from_numpy(BARS), 10, torch.Generator().manual_seed(0))[-1]
     bad = replace(good, noise_variance=100 * good.noise_variance)
-    judge = minibatch._Judge.of(of(x), DiagonalSolver(), Round.of(len(x), 10, 256), generator)
     near = replace(good, noise_variance=1.01 * good.noise_variance)
     for starts, expected in (([bad, good], good), ([good, near], good), ([near, good], near)):
-        assert judge.best_of(starts)[0].parameters.noise_variance == expected.noise_variance
+        told, winner = contest(starts, several=False)
+        assert winner.best.parameters.noise_variance == expected.noise_variance
+        assert told[-1] == winner.best.lower_bound
+        assert winner.rounds == winner.taken == 0
+
+
+def test_starts_are_judged_after_a_round_of_each_on_the_same_batches(monkeypatch):
+    """The better one of the first look is left behind: noise that is wrong is mended soon, a poor dictionary is not."""
+    monkeypatch.setattr(minibatch, "ROUND", (4, 4))
+    learned = sweeps(torch.from_numpy(BARS), DiagonalSolver(), rounds=20)[-1].parameters
+    turn = torch.linalg.qr(torch.randn(10, 10, generator=torch.Generator().manual_seed(0)).double()).Q
+    dictionary, scale = torch.nn.functional.normalize(learned.dictionary @ turn, dim=0), learned.prior_scale.median()
+    poor = replace(learned, dictionary=dictionary, prior_scale=scale.repeat(10))
+    late = replace(learned, noise_variance=20 * learned.noise_variance)
+    (poor_bound, poor_after), _ = contest([poor])
+    (late_bound, late_after), alone = contest([late])
+    assert late_bound < poor_bound < poor_after < late_after
+    for starts in ([poor, late], [late, poor]):
+        told, winner = contest(starts)
+        assert told == sorted(told)
+        assert told[-1] == winner.best.lower_bound == late_after
+        torch.testing.assert_close(winner.parameters.dictionary, alone.parameters.dictionary, rtol=0, atol=0)
+        assert winner.rounds == 1
 
 
 @pytest.mark.parametrize("curvature", [torch.zeros(3, 3), -torch.eye(3), torch.diag(torch.tensor([1e9, 1.0, -1.0]))])

@@ -142,6 +142,8 @@ class BatchCourse(AbstractCourse):
         Parts of a Newton step that a batch was given at first, and is given now.
     rounds : int
         That were made.
+    starts : int
+        Of so many it is the best so far.
     """
 
     best: Sweep
@@ -154,6 +156,7 @@ class BatchCourse(AbstractCourse):
     first_rate: float
     rate: float
     rounds: int
+    starts: int
 
     @property
     def parameters(self) -> Parameters:
@@ -163,7 +166,8 @@ class BatchCourse(AbstractCourse):
     def check(self) -> None:
         """See `AbstractCourse`."""
         p = self.parameters
-        if not isinstance(self.sums, Marginals) or not isinstance(self.best, Sweep) or type(self.taken) is not int:
+        counts = (self.taken, self.rounds, self.starts)
+        if not isinstance(self.sums, Marginals) or not isinstance(self.best, Sweep) or {*map(type, counts)} != {int}:
             raise ValueError("no place of minibatches")
         if self.curvature.shape != (p.d, p.d) or self.sums.code_square.shape != (p.h,):
             raise ValueError("a curvature of odd shape")

@@ -25,7 +25,7 @@ Several processes each take a share of every batch, and add up slopes and sums.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -59,7 +59,7 @@ LEAST_BATCH = 512
 # such a number of codes where that is more
 ROUND_CODES, ROUND = 2**25, (2, 32)
 EVALUATED, EVALUATED_CODES = 8, 2**21
-CLEARLY = 0.02  # nats per dimension by which a later start must be better
+CLEARLY = 0.005  # nats per dimension by which a later start must be better
 
 
 def default_batch(d: int) -> int:
@@ -111,7 +111,8 @@ def learn_by_batches(
     x : Tensor or AbstractRows, shape (n, d)
         NaN is what is missing.
     starts : sequence of Parameters
-        Where to start, with unit-length atoms; a later one is taken only where its bound is clearly higher.
+        Where to start, with unit-length atoms; a later one is taken only where its bound is clearly higher after a
+        round of each.
     solver : AbstractSolver
     max_iter : int
         Most rounds.
@@ -134,29 +135,56 @@ def learn_by_batches(
     data = rows.of(x)
     plan = Round.of(len(data), starts[0].h, batch_size)
     judge = _Judge.of(data, solver, plan, generator)
-    if resume is None:
-        best, inference = judge.best_of(starts)
-        yield best
-        learner, batches = _Learner(judge, best, inference), _Endless(data, plan.batch, generator)
-        del inference  # what is prepared for it is large, and of use for one batch only
-    else:
-        best, learner = resume.best, _Learner.at(judge, resume)
-        batches = _Endless(data, plan.batch, generator, resume)
+    if resume is None or resume.starts < len(starts):
+        begin, several = _Endless(data, plan.batch, generator), len(starts) > 1 and max_iter > 1
+        resume = yield from _contest(judge, starts, begin, resume, mark, several=several, tol=tol)
+    best, learner = resume.best, _Learner.at(judge, resume)
+    batches = _Endless(data, plan.batch, generator, resume)
     resume = None  # it keeps what is soon no longer needed
     while learner.rounds < max_iter - 1 and not learner.over:
-        for number in range(plan.batches):
-            learner.step(next(batches), counts=2 * number >= plan.batches)
-        new, inference = judge(learner.mean())
-        gain = new.lower_bound - best.lower_bound
-        if gain > 0:
-            best = new
-        else:
-            inference = judge.solver.at(best.parameters)
-        learner.go_on_from(best.parameters, inference, shorter=gain < tol)
-        del inference  # as above
-        if gain > 0 or learner.over:
-            yield replace(best, converged=learner.over)
-        mark(learner.place(best, batches))
+        new = learner.round(best, batches, tol)
+        if new is not best or learner.over:
+            yield replace(new, converged=learner.over)
+        best = new
+        mark(learner.place(best, batches, len(starts)))
+
+
+def _contest(
+    judge: "_Judge",
+    starts: Sequence[Parameters],
+    batches: "_Endless",
+    winner: BatchCourse | None,
+    mark: Callable[[BatchCourse], None],
+    *,
+    several: bool,
+    tol: float,
+) -> Generator[Sweep, None, BatchCourse]:
+    """The first of the starts than which no later one is clearly better, after a round of each if these are `several`.
+
+    Where those begin that will end far apart, their bounds may be nearly the same. Each is given the same batches. What
+    is told in the meantime still only rises. `winner` is that of an earlier call that did not come to its end.
+    """
+    random = batches.random
+    for number, start in enumerate(starts):
+        if winner is not None and number < winner.starts:
+            continue
+        batches.restart(random)
+        best, inference = judge(start)
+        learner = _Learner(judge, best, inference)
+        del inference  # what is prepared for it is large, and of use for one batch only
+        if winner is None:
+            yield best
+        told = (winner.best if winner else best).lower_bound
+        best = learner.round(best, batches, tol) if several else best
+        if winner is None or best.lower_bound > told + CLEARLY * start.d:
+            if best.lower_bound > told:
+                yield best
+            winner = learner.place(best, batches, number + 1)
+        winner = replace(winner, starts=number + 1)
+        mark(winner)
+        del learner  # before the next one is made
+    assert winner is not None, "there is a start"
+    return winner
 
 
 @final
@@ -167,7 +195,7 @@ class _Judge:
     rows: Tensor
     of_all: int  # data points
     solver: AbstractSolver
-    batch: int
+    plan: Round
     unit: float  # root mean square of the data
     team: AbstractTeam  # of which each has a share of these rows
 
@@ -175,28 +203,19 @@ class _Judge:
     def of(cls, data: AbstractRows, solver: AbstractSolver, plan: Round, generator: torch.Generator) -> "_Judge":
         chosen = drawn(len(data), plan.evaluated, generator)
         unit = data.root_mean_square()
-        return cls(data.take(chosen), len(data), for_data(solver, data), plan.batch, unit, data.team)
+        return cls(data.take(chosen), len(data), for_data(solver, data), plan, unit, data.team)
 
     def __call__(self, parameters: Parameters) -> tuple[Sweep, Inference]:
         """The bound at given parameters, from posteriors that are found from nothing, and how these were found."""
         p = em.floored(parameters.agreed(self.team), self.unit)
         inference, statistics = self.solver.at(p), None
-        for x in self.rows.split(self.batch):
+        for x in self.rows.split(self.plan.batch):
             part = Marginals.of(x, inference(x, max_iter=COLD_ITERATIONS, tol=0.0).posterior, p)
             statistics = part if statistics is None else statistics + part
         assert statistics is not None, "the estimator refuses empty data"
         statistics = statistics.pooled(self.team)
         (bound,) = self.team.agreed(elbo(statistics, p))
         return Sweep(p, float(bound), statistics, stands_for=self.of_all), inference
-
-    def best_of(self, starts: Sequence[Parameters]) -> tuple[Sweep, Inference]:
-        """The first of them than which no later one is clearly better."""
-        best, inference = self(starts[0])
-        for parameters in starts[1:]:
-            new, other = self(parameters)
-            if new.lower_bound > best.lower_bound + CLEARLY * parameters.d:
-                best, inference = new, other
-        return best, inference
 
 
 @final
@@ -208,7 +227,7 @@ class _Learner:
         parameters, self.sums = start.parameters, start.statistics
         self.judge, self.parameters, self.inference = judge, parameters, inference
         used = int((parameters.prior_scale >= em.NARROW * parameters.noise_variance.sqrt()).sum())
-        self.first_rate = RATE * min(1.0, judge.batch / (ROWS_PER_ATOM * max(1, used)))
+        self.first_rate = RATE * min(1.0, judge.plan.batch / (ROWS_PER_ATOM * max(1, used)))
         self.rate, self.steps, self.rows, self.rounds = self.first_rate, 1, 0.0, 0
         self.curvature = torch.zeros(parameters.d, parameters.d, dtype=torch.float64, device=judge.rows.device)
         self._rest()
@@ -222,8 +241,8 @@ class _Learner:
         learner.steps, learner.rounds = place.steps, place.rounds
         return learner
 
-    def place(self, best: Sweep, batches: "_Endless") -> BatchCourse:
-        """Where it is between two rounds."""
+    def place(self, best: Sweep, batches: "_Endless", starts: int) -> BatchCourse:
+        """Where it is between two rounds, as the best of so many starts."""
         return BatchCourse(
             best=best,
             random=batches.random,
@@ -235,6 +254,7 @@ class _Learner:
             first_rate=self.first_rate,
             rate=self.rate,
             rounds=self.rounds,
+            starts=starts,
         )
 
     @property
@@ -246,6 +266,18 @@ class _Learner:
         self.momentum = torch.zeros_like(self.parameters.dictionary)
         self.total = torch.zeros_like(self.parameters.dictionary)
         self.log_noise, self.age, self.counted = 0.0, 0, 0
+
+    def round(self, best: Sweep, batches: Iterator[Tensor], tol: float) -> Sweep:
+        """A round of batches and what it has led to, or the best before it, which is then gone on from."""
+        count = self.judge.plan.batches
+        for number in range(count):
+            self.step(next(batches), counts=2 * number >= count)
+        new, inference = self.judge(self.mean())
+        gain = new.lower_bound - best.lower_bound
+        if gain <= 0:
+            new, inference = best, self.judge.solver.at(best.parameters)
+        self.go_on_from(new.parameters, inference, shorter=gain < tol)
+        return new
 
     def step(self, x: Tensor, *, counts: bool) -> None:
         """On a share of a batch; the dictionary that it leads to counts for the mean, or does not."""
@@ -338,6 +370,11 @@ class _Endless(Iterator[Tensor]):
         self._begin()
         for _ in itertools.islice(self.batches, 0 if place is None else place.taken):
             self.taken += 1
+
+    def restart(self, random: Tensor) -> None:
+        """Begin again as when the generator was in this state."""
+        self.generator.set_state(random)
+        self._begin()
 
     def _begin(self) -> None:
         self.random, self.taken = self.generator.get_state(), 0
