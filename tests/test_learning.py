@@ -9,6 +9,7 @@ import scipy.optimize
 import torch
 
 from cases import double
+from sparsentropy import SparseCoding
 from sparsentropy.datasets import make_bars
 from sparsentropy.inference import DiagonalSolver, FullSolver, LowRankSolver
 from sparsentropy.learning import (
@@ -114,6 +115,14 @@ def test_codes_that_float32_lets_go_together_more_than_they_can_have_a_factor(be
     assert factor.isfinite().all()
     assert torch.allclose(scale, size)
     assert torch.dist(factor @ factor.T, wrong / size / size[:, None]) < 1e-2 + 10 * (beyond - 1)
+
+
+def test_codes_of_which_rounding_has_left_less_than_nothing_have_a_factor():
+    """What a turn made of float32 sums, of two data points that three atoms explain."""
+    wrong = double([[2e-8, 1e-8, -5e-4], [1e-8, -4e-8, -3e-4], [-5e-4, -3e-4, 14.0]])
+    factor, scale = em.correlation_factor(wrong)
+    assert factor.isfinite().all()
+    assert (scale > 0).all()
 
 
 def test_columnwise_update_keeps_unit_length_and_every_atom_is_at_its_optimum():
@@ -430,8 +439,32 @@ def test_learning_begins_where_the_bound_is_clearly_higher(monkeypatch):
     starts = random_starts(x, 30, torch.Generator().manual_seed(0))
     assert len(starts) == 3
     for solver, chosen in ((DiagonalSolver(), starts[1]), (FullSolver(), starts[0])):
-        begun = loop._best(starts, Task(of(x), solver, 4096, 1.0, Weights()))
+        begun = loop._best(starts, Task(of(x), solver, 4096, 1.0, Weights()), len(x))
         assert torch.equal(begun.dictionary, chosen.dictionary)
+
+
+@pytest.mark.parametrize("learning", ["sweeps", "minibatch"])
+@pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+def test_few_data_points_are_not_learned_by_heart(learning):
+    """A basis of all dimensions has the higher bound after a few sweeps, of the data it has seen."""
+    draw = np.random.default_rng(0)
+    x = draw.laplace(size=(1300, 15)) @ draw.normal(size=(15, 60)) / 15**0.5 + 0.5 * draw.normal(size=(1300, 60))
+    model = SparseCoding(60, learning=learning, max_iter=10, random_state=0).fit(x[:300])
+    assert (model.prior_scale_ > 0.1 * model.noise_variance_**0.5).sum() == 15
+    assert model.score(x[300:]) > model.lower_bound_ - 4
+
+
+@pytest.mark.parametrize(("more", "n", "nats"), [(-2, 100, 0.24), (0, 100, 0.06), (3, 100, 0.42), (3, 10**9, 0.06)])
+def test_a_later_start_must_be_better_by_what_its_atoms_cost(more, n, nats):
+    first, later = (
+        Parameters(
+            torch.eye(12).double(),
+            torch.where(torch.arange(12) < used, 1.0, 1e-9).double(),
+            torch.tensor(0.01).double(),
+        )
+        for used in (5, 5 + more)
+    )
+    assert start.margin(first, later, n) == pytest.approx(nats, abs=1e-6)
 
 
 @pytest.mark.parametrize("solver", [DiagonalSolver(), FullSolver()])

@@ -87,7 +87,9 @@ def solved(cross: Tensor, second_moment: Tensor) -> Tensor:
 
 def correlation_factor(second_moment: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factor L of a second moment S scaled to unit diagonal, S = D L Lᵀ D, and the diagonal of D (h,)."""
-    scale = second_moment.diagonal().sqrt()
+    diagonal = second_moment.diagonal()
+    # After a turn, rounding may leave less than nothing of codes that are hardly there
+    scale = torch.where(diagonal > 0, diagonal, torch.finfo(diagonal.dtype).eps * diagonal.max()).sqrt()
     correlation = second_moment / scale / scale[:, None]
     eye = torch.eye(correlation.shape[0], dtype=correlation.dtype, device=correlation.device)
     for jitter in JITTERS:
@@ -111,6 +113,11 @@ def columnwise(statistics: Statistics, dictionary: Tensor) -> Tensor:
             if length > 0:
                 W[:, atom] = pull / length
     return W
+
+
+def in_use(parameters: Parameters) -> int:
+    """Number of atoms that stand out of the noise."""
+    return int((parameters.prior_scale >= NARROW * parameters.noise_variance.sqrt()).sum())
 
 
 def floored(parameters: Parameters, unit: float) -> Parameters:

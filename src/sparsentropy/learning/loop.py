@@ -10,7 +10,6 @@ mixed are turned apart (`separation`). A sweep that does not raise the bound is 
 so the bounds that are reported for a given part only ever rise.
 """
 
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -35,9 +34,7 @@ PLAIN_SWEEPS = 1  # of EM before anything else
 ROTATION_STEPS = 10  # most in a sweep
 REVIVE_EVERY = 7
 MOST_ITERATIONS = 128
-# Starts are compared on so many data points after so many sweeps. A later one must be better by so many nats per
-# dimension: each code of a Gaussian that is mistaken for a Laplacian costs 0.05, and so does an atom that is off
-CONTEST_ROWS, CONTEST_SWEEPS, CLEARLY = 8192, 2, 0.02
+CONTEST_ROWS, CONTEST_SWEEPS = 8192, 2  # starts are compared on so many data points after so many sweeps
 SHORTER = 0.3
 CAP = 0.5  # longest way an atom of unit length may go in one accelerated sweep
 SUFFICIENT = 1e-4  # part of the predicted gain that a step must bring
@@ -116,7 +113,7 @@ def learn(
     resume = None  # it keeps posteriors that are soon no longer needed
     parameters, begins = starts[0], here is None or here.first
     if len(starts) > 1:
-        parameters = _best(starts, plan.task(CONTEST_ROWS, whole=False))
+        parameters = _best(starts, plan.task(CONTEST_ROWS, whole=False), len(data))
     for number, size in enumerate(sizes):
         whole = size == len(data)
         task, told = plan.task(size, whole=whole), among(mark, sizes[number:], max_iter, first=begins)
@@ -192,16 +189,20 @@ def _parts(n: int, most: int, h: int, d: int) -> list[int]:
     return [*sizes, n]
 
 
-def _best(starts: Sequence[Parameters], task: Task) -> Parameters:
-    """What the first of the starts that is not clearly worse than a later one has become after a few sweeps."""
-    best, highest = starts[0], -math.inf
+def _best(starts: Sequence[Parameters], task: Task, n: int) -> Parameters:
+    """What the first of the starts that is not clearly worse than a later one has become after a few sweeps.
+
+    `n` is the number of all data points, of which the task may have a part.
+    """
+    best = None
     for parameters in starts:
         state = task.expect(parameters, None, COLD_ITERATIONS)
         for _ in range(CONTEST_SWEEPS if task.weights.plain else 0):
             state = _rotated_sweep(task, state) or state
-        if state.bound > highest + CLEARLY * parameters.d:
-            best, highest = state.parameters, state.bound
-    return best
+        if best is None or state.bound > best.lower_bound + start.margin(best.parameters, state.parameters, n):
+            best = state.sweep()  # without its posteriors
+    assert best is not None, "there is a start"
+    return best.parameters
 
 
 def _first_sweeps(

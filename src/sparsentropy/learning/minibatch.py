@@ -34,7 +34,7 @@ from torch import Tensor
 
 from sparsentropy import rows
 from sparsentropy.inference import AbstractSolver, Inference, for_data
-from sparsentropy.learning import em
+from sparsentropy.learning import em, start
 from sparsentropy.learning.course import BatchCourse, nowhere
 from sparsentropy.learning.task import COLD_ITERATIONS, Sweep
 from sparsentropy.model import Parameters
@@ -59,7 +59,6 @@ LEAST_BATCH = 512
 # such a number of codes where that is more
 ROUND_CODES, ROUND = 2**25, (2, 32)
 EVALUATED, EVALUATED_CODES = 8, 2**21
-CLEARLY = 0.005  # nats per dimension by which a later start must be better
 
 
 def default_batch(d: int) -> int:
@@ -165,18 +164,19 @@ def _contest(
     is told in the meantime still only rises. `winner` is that of an earlier call that did not come to its end.
     """
     random = batches.random
-    for number, start in enumerate(starts):
+    for number, parameters in enumerate(starts):
         if winner is not None and number < winner.starts:
             continue
         batches.restart(random)
-        best, inference = judge(start)
+        best, inference = judge(parameters)
         learner = _Learner(judge, best, inference)
         del inference  # what is prepared for it is large, and of use for one batch only
         if winner is None:
             yield best
         told = (winner.best if winner else best).lower_bound
         best = learner.round(best, batches, tol) if several else best
-        if winner is None or best.lower_bound > told + CLEARLY * start.d:
+        margin = start.margin(winner.best.parameters, best.parameters, judge.of_all) if winner else 0.0
+        if winner is None or best.lower_bound > told + margin:
             if best.lower_bound > told:
                 yield best
             winner = learner.place(best, batches, number + 1)
@@ -226,8 +226,7 @@ class _Learner:
         assert isinstance(start.statistics, Marginals), "these are what is evaluated"
         parameters, self.sums = start.parameters, start.statistics
         self.judge, self.parameters, self.inference = judge, parameters, inference
-        used = int((parameters.prior_scale >= em.NARROW * parameters.noise_variance.sqrt()).sum())
-        self.first_rate = RATE * min(1.0, judge.plan.batch / (ROWS_PER_ATOM * max(1, used)))
+        self.first_rate = RATE * min(1.0, judge.plan.batch / (ROWS_PER_ATOM * max(1, em.in_use(parameters))))
         self.rate, self.steps, self.rows, self.rounds = self.first_rate, 1, 0.0, 0
         self.curvature = torch.zeros(parameters.d, parameters.d, dtype=torch.float64, device=judge.rows.device)
         self._rest()
