@@ -59,6 +59,7 @@ LEAST_BATCH = 512
 # such a number of codes where that is more
 ROUND_CODES, ROUND = 2**25, (2, 32)
 EVALUATED, EVALUATED_CODES = 8, 2**21
+CONTEST_PASSES = 4  # over all data, at most, before starts are compared
 
 
 def default_batch(d: int) -> int:
@@ -141,7 +142,7 @@ def learn_by_batches(
     batches = _Endless(data, plan.batch, generator, resume)
     resume = None  # it keeps what is soon no longer needed
     while learner.rounds < max_iter - 1 and not learner.over:
-        new = learner.round(best, batches, tol)
+        new = learner.round(best, batches, plan.batches, tol)
         if new is not best or learner.over:
             yield replace(new, converged=learner.over)
         best = new
@@ -160,10 +161,12 @@ def _contest(
 ) -> Generator[Sweep, None, BatchCourse]:
     """The first of the starts than which no later one is clearly better, after a round of each if these are `several`.
 
-    Where those begin that will end far apart, their bounds may be nearly the same. Each is given the same batches. What
-    is told in the meantime still only rises. `winner` is that of an earlier call that did not come to its end.
+    Where those begin that will end far apart, their bounds may be nearly the same. Each is given the same batches, not
+    so many that few data are learned by heart. What is told in the meantime still only rises. `winner` is that of an
+    earlier call that did not come to its end.
     """
-    random = batches.random
+    random, plan = batches.random, judge.plan
+    count = min(plan.batches, math.ceil(CONTEST_PASSES * judge.of_all / plan.batch))
     for number, parameters in enumerate(starts):
         if winner is not None and number < winner.starts:
             continue
@@ -174,7 +177,7 @@ def _contest(
         if winner is None:
             yield best
         told = (winner.best if winner else best).lower_bound
-        best = learner.round(best, batches, tol) if several else best
+        best = learner.round(best, batches, count, tol) if several else best
         margin = start.margin(winner.best.parameters, best.parameters, judge.of_all) if winner else 0.0
         if winner is None or best.lower_bound > told + margin:
             if best.lower_bound > told:
@@ -266,9 +269,8 @@ class _Learner:
         self.total = torch.zeros_like(self.parameters.dictionary)
         self.log_noise, self.age, self.counted = 0.0, 0, 0
 
-    def round(self, best: Sweep, batches: Iterator[Tensor], tol: float) -> Sweep:
-        """A round of batches and what it has led to, or the best before it, which is then gone on from."""
-        count = self.judge.plan.batches
+    def round(self, best: Sweep, batches: Iterator[Tensor], count: int, tol: float) -> Sweep:
+        """So many batches and what they have led to, or the best before them, which is then gone on from."""
         for number in range(count):
             self.step(next(batches), counts=2 * number >= count)
         new, inference = self.judge(self.mean())
