@@ -26,12 +26,14 @@ NOTES = f"""\
 {ROWS:,} patches of {SIZE} × {SIZE} pixels of the 68 grey images of BSD68, each without its mean, with white noise of
 {NOISE} grey levels, float32, in a .npy file that is read as a memory map: (d, h) = ({SIZE**2:,}, {ATOMS:,}). One
 matrix of all pairs of atoms would have {8 * ATOMS**2 / 2**30:.0f} GiB. *SparseCoding*: as a user calls it, nothing set
-but the number of atoms and `learning="minibatch"`, which is what `"auto"` is at this size; it begins with atoms for
-some or all dimensions and the others off. *Every atom*: the same learning,
+but the number of atoms and `learning="minibatch"`, which is what `"auto"` is at this size; it gives a round each to
+a frame of all atoms and to atoms for some and for all dimensions, the others off, and goes on from the best.
+*Every atom*: the same learning,
 from a frame in which all atoms are in use. Both are stopped after {SECONDS:.0f} s of learning, what comes before the
 first evaluation not counted; each is a process of its own. *Memory*: the most that was resident beyond what the process
 had with everything imported, and what was said before the run. *In use*: atoms whose scale is at least a tenth of the
-noise."""
+noise; of *SparseCoding* at the end."""
+Evaluation = tuple[float, float, float, int | None]
 COLUMNS = ("learning", "evaluation", "seconds", "bound, nats per row", "noise", "in use", "GiB", "GiB said before")
 
 
@@ -47,7 +49,8 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
             for number, (after, bound, noise, used) in enumerate(history):
                 last = number == len(history) - 1
                 peak = (f"{found.megabytes / 1024:.1f}", f"{said / 2**30:.1f}") if last else ("", "")
-                table.add(name, str(number), f"{after:.0f}", f"{bound:.2f}", f"{noise:.4f}", f"{used:,}", *peak)
+                in_use = "" if used is None else f"{used:,}"
+                table.add(name, str(number), f"{after:.0f}", f"{bound:.2f}", f"{noise:.4f}", in_use, *peak)
             yield [table]
 
 
@@ -68,7 +71,7 @@ def nothing(*options: Any) -> None:
     del options
 
 
-def fitted(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, list[tuple[float, float, float, int]]]:
+def fitted(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, list[Evaluation]]:
     """What was said of the memory; seconds, bound, noise and atoms in use of every evaluation."""
     del ready
     x, history, began = np.load(path, mmap_mode="r"), [], 0.0
@@ -76,7 +79,7 @@ def fitted(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, lis
     def tell(told: Any) -> bool:
         nonlocal began
         began = began or time.perf_counter()
-        history.append((time.perf_counter() - began, told.lower_bound, told.noise_variance**0.5, -1))
+        history.append((time.perf_counter() - began, told.lower_bound, told.noise_variance**0.5, None))
         progress(f"{history[-1]}")
         return history[-1][0] > seconds
 
@@ -86,10 +89,10 @@ def fitted(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, lis
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x)
     used = int((model.prior_scale_ >= 0.1 * model.noise_variance_**0.5).sum())
-    return said, [(*row[:3], used) for row in history]
+    return said, [*history[:-1], (*history[-1][:3], used)]
 
 
-def from_frame(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, list[tuple[float, float, float, int]]]:
+def from_frame(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, list[Evaluation]]:
     """The same, with all atoms in use from the beginning."""
     del ready
     source = rows.source_of(np.load(path, mmap_mode="r"))
