@@ -6,6 +6,7 @@ alone is a team of one, to whom nothing has to be said.
 """
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -270,6 +271,9 @@ def _connect() -> None:
 
 
 def _disconnect() -> None:
+    # What is in cycles of references, as what learned in parallel is, holds on to the group; if its threads still have
+    # tensors to give back when Python has ended, the process aborts (pytorch/pytorch#179291)
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
