@@ -1,5 +1,7 @@
 """What a process does in `test_processes`: torchrun starts it several times, or a test once."""
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -95,8 +97,16 @@ def wrong(folder):
         (folder / f"wrong {RANK}.json").write_text(json.dumps([type(error).__name__, str(error)]))
 
 
+def threads(folder):
+    """Those that are left in the end, where the system tells."""
+    names = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").glob("*")]
+    (folder / f"threads {RANK}.json").write_text(json.dumps(names))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    gc.disable()  # the end itself has to collect
+    atexit.register(threads, Path(sys.argv[1]))  # after all that is registered later
     gradient.WARM_UP, gradient.STEPS, gradient.PASSES = 20, 10, 2  # enough to see that all go the same way
     warnings.simplefilter("ignore", ConvergenceWarning)
     for work in sys.argv[2:]:

@@ -7,6 +7,7 @@ alone is a team of one, to whom nothing has to be said.
 
 import atexit
 import gc
+import importlib
 import json
 import os
 import signal
@@ -256,6 +257,9 @@ def _connect() -> None:
         # Each process of a machine has a device of its own
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
+    # Defaults of its functions are the group of all as it is when the module is imported, which DistributedDataParallel
+    # does: later than here they would hold on to the group for good
+    importlib.import_module("torch.distributed.nn.functional")
     # After a restart the addresses of processes that are gone may still lie where the new ones look for each other
     attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
@@ -271,8 +275,8 @@ def _connect() -> None:
 
 
 def _disconnect() -> None:
-    # What is in cycles of references, as what learned in parallel is, holds on to the group; if its threads still have
-    # tensors to give back when Python has ended, the process aborts (pytorch/pytorch#179291)
+    # What learned in parallel is in cycles of references and holds on to the group, whose threads would be left when
+    # Python ends; if one of them then has a tensor to give back, the process aborts (pytorch/pytorch#190489)
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
