@@ -49,8 +49,8 @@ def run(*, quick: bool) -> Iterator[list[Table]]:
             for number, (after, bound, noise, used) in enumerate(history):
                 last = number == len(history) - 1
                 peak = (f"{found.megabytes / 1024:.1f}", f"{said / 2**30:.1f}") if last else ("", "")
-                in_use = "" if used is None else f"{used:,}"
-                table.add(name, str(number), f"{after:.0f}", f"{bound:.2f}", f"{noise:.4f}", in_use, *peak)
+                number_used = "" if used is None else f"{used:,}"
+                table.add(name, str(number), f"{after:.0f}", f"{bound:.2f}", f"{noise:.4f}", number_used, *peak)
             yield [table]
 
 
@@ -88,7 +88,7 @@ def fitted(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, lis
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x)
-    used = int((model.prior_scale_ >= 0.1 * model.noise_variance_**0.5).sum())
+    used = in_use(model.prior_scale_, model.noise_variance_)
     return said, [*history[:-1], (*history[-1][:3], used)]
 
 
@@ -109,9 +109,14 @@ def from_frame(ready: None, path: str, atoms: int, seconds: float) -> tuple[int,
         began = began or time.perf_counter()
         p = sweep.parameters
         noise = float(p.noise_variance) ** 0.5
-        used = int((p.prior_scale >= 0.1 * noise).sum())
+        used = in_use(p.prior_scale, p.noise_variance)
         history.append((time.perf_counter() - began, sweep.lower_bound - d * np.log(unit), noise * unit, used))
         progress(f"{history[-1]}")
         if history[-1][0] > seconds:
             break
     return said, history
+
+
+def in_use(prior_scale: Any, noise_variance: Any) -> int:
+    """Atoms that are."""
+    return int((prior_scale >= 0.1 * noise_variance**0.5).sum())

@@ -179,9 +179,10 @@ def _contest(
         told = (winner.best if winner else best).lower_bound
         best = learner.round(best, batches, count, tol) if several else best
         margin = start.margin(winner.best.parameters, best.parameters, judge.of_all) if winner else 0.0
-        if winner is None or best.lower_bound > told + margin:
-            if best.lower_bound > told:
-                yield best
+        better = best.lower_bound > told + margin
+        if better:
+            yield best
+        if better or winner is None:
             winner = learner.place(best, batches, number + 1)
         winner = replace(winner, starts=number + 1)
         mark(winner)
