@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from sklearn.exceptions import ConvergenceWarning
 
 from sparsentropy import SparseCoding
@@ -95,6 +96,13 @@ def wrong(folder):
         SparseCoding(2, distributed="own").fit(x)
     except Exception as error:
         (folder / f"wrong {RANK}.json").write_text(json.dumps([type(error).__name__, str(error)]))
+
+
+def connected(folder):
+    """By the program itself, which also lets go of the others."""
+    dist.init_process_group("gloo")
+    unrolled(folder)
+    dist.destroy_process_group()
 
 
 def threads(folder):

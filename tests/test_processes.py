@@ -39,6 +39,12 @@ def same_in_all(folder, name, count):
     return first
 
 
+def threads_of_the_group(folder, count):
+    """Those that were left in the end, each of which could abort its process."""
+    names = [name for rank in range(count) for name in json.loads((folder / f"threads {rank}.json").read_text())]
+    return [name for name in names if "gloo" in name]
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
@@ -55,8 +61,7 @@ def test_as_many_processes_as_you_like_learn_the_model_of_one(count, alone, tmp_
         found, wanted = same_in_all(tmp_path, name, count), read(alone, name, 0)
         for what, value in wanted.items():
             np.testing.assert_allclose(found[what], value, rtol=1e-6, atol=1e-6, err_msg=f"{name}: {what}")
-    for rank in range(count):  # a thread of the group could abort the process
-        assert not [name for name in json.loads((tmp_path / f"threads {rank}.json").read_text()) if "gloo" in name]
+    assert not threads_of_the_group(tmp_path, count)
     if count > 2:
         return
     assert len(same_in_all(tmp_path, "unrolled", count)["encoder"])
@@ -64,6 +69,13 @@ def test_as_many_processes_as_you_like_learn_the_model_of_one(count, alone, tmp_
     kinds, words = zip(*(json.loads((tmp_path / f"wrong {rank}.json").read_text()) for rank in range(2)), strict=True)
     assert kinds == ("ElsewhereError", "ValueError")
     assert words[0] == f"process 1 of 2: {words[1]}"
+
+
+def test_a_program_that_connected_by_itself_can_let_go_of_the_group(tmp_path):
+    done = torchrun(2, HERE / "processes.py", tmp_path, "connected")
+    assert done.returncode == 0, done.stderr
+    assert len(same_in_all(tmp_path, "unrolled", 2)["encoder"])
+    assert not threads_of_the_group(tmp_path, 2)
 
 
 def test_a_restart_goes_on_from_the_last_checkpoint_to_the_same_bits(tmp_path):

@@ -7,7 +7,6 @@ alone is a team of one, to whom nothing has to be said.
 
 import atexit
 import gc
-import importlib
 import json
 import os
 import signal
@@ -19,6 +18,10 @@ from typing import Any, final
 
 import torch
 import torch.distributed as dist
+
+# The default of its functions is the group of all as it is when they are imported, which DistributedDataParallel does:
+# were it later than here, they would hold on to the group after it was destroyed
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -202,6 +205,10 @@ class Processes(AbstractTeam):
 
     def parallel(self, module: nn.Module, *, spares: bool) -> nn.Module:
         """See `AbstractTeam`."""
+        # It is in cycles of references and holds on to the group, whose threads would be left when Python ends; if one
+        # of them then has a tensor to give back, the process aborts (pytorch/pytorch#190489)
+        atexit.unregister(gc.collect)
+        atexit.register(gc.collect)
         return DistributedDataParallel(module, find_unused_parameters=spares)
 
     @contextmanager
@@ -257,9 +264,6 @@ def _connect() -> None:
         # Each process of a machine has a device of its own
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    # Defaults of its functions are the group of all as it is when the module is imported, which DistributedDataParallel
-    # does: later than here they would hold on to the group for good
-    importlib.import_module("torch.distributed.nn.functional")
     # After a restart the addresses of processes that are gone may still lie where the new ones look for each other
     attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
@@ -275,9 +279,6 @@ def _connect() -> None:
 
 
 def _disconnect() -> None:
-    # What learned in parallel is in cycles of references and holds on to the group, whose threads would be left when
-    # Python ends; if one of them then has a tensor to give back, the process aborts (pytorch/pytorch#190489)
-    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
