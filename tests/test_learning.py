@@ -150,6 +150,27 @@ def test_columnwise_updates_never_lower_the_annealed_bound():
     assert bounds[-1] > bounds[0]
 
 
+@pytest.mark.parametrize(("spread", "off"), [(0.5, True), (0.9, True), (1.1, False), (2.0, False)])
+def test_a_narrow_atom_is_put_out_of_the_way_if_that_does_not_lower_the_bound(spread, off):
+    """Without an atom the data are as wide as the noise in all directions but its own."""
+    sigma, width, n = 0.3, 0.02, 4000
+    dictionary = torch.eye(3, 1, dtype=torch.float64)
+    x = sigma * torch.randn(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:, 0] *= spread * sigma / x[:, 0].square().mean().sqrt()
+    narrow = Parameters(dictionary, double([width * sigma]), double(sigma**2))
+    gone = replace(narrow, prior_scale=double([sigma / em.AWAY]))
+    q, without = (DiagonalSolver()(x, p, tol=1e-12).posterior for p in (narrow, gone))
+    gain = elbo_rows(x, q, narrow).mean() - elbo_rows(x, without, gone).mean()
+    statistics = Statistics.of(x, q, narrow)
+    brought = statistics.usage - width**2 + 1 / em.AWAY**2
+    torch.testing.assert_close(gain[None], torch.pi / 4 * brought, rtol=0.02, atol=0)
+    assert bool(gain < 0) == off
+    fitted = em.fit(statistics, narrow)
+    away = fitted.noise_variance.sqrt() / em.AWAY
+    assert torch.equal(fitted.prior_scale[0], away) == off
+    assert fitted.prior_scale[0] >= away
+
+
 def test_floors_bind_only_where_arithmetic_ends():
     parameters = replace(model(3, 2), prior_scale=torch.tensor([1e-30, 1.0], dtype=torch.float64))
     floored = em.floored(parameters, unit=2.0)

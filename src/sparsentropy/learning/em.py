@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, AbstractStatistics, Statistics, Weights
 
-OFF, NARROW = 1e-2, 0.1  # usage and λ|w|/σ below which an atom is off
+NARROW = 0.1  # λ|w|/σ below which an atom may be off
 AWAY = 1e3  # σ/(λ|w|) that it is given
 JITTERS, LARGEST_JITTER = (1e-12, 1e-9, 1e-6), 1e-3
 SHORTEST = 1e-15  # atom that least squares may give; below lies rounding
@@ -51,10 +51,15 @@ def fit(statistics: AbstractStatistics, parameters: Parameters, dictionary: Tens
     Without codes, λ* is what λ was, whatever that is: s = √(π/2) λ, and then mean E|z| = λ. But the expected error has
     s² |w|² in it, so the bound is the higher the smaller λ. A thousandth of the noise costs less than a millionth of a
     nat, and such an atom no longer takes part in inference.
+
+    Codes that are much smaller than the noise raise the bound by π/4 mean e², with the slope e of the prior at them,
+    and s² |w|²/2σ² = π/4 (λ|w|/σ)² is what they cost. So an atom is off when it is narrow and costs more than it
+    brings; one that is as narrow and brings more is growing.
     """
     fitted = statistics.fit(parameters, dictionary)
     narrow = (fitted.noise_variance.sqrt() / fitted.dictionary.norm(dim=0)).nan_to_num(posinf=0.0)
-    off = (statistics.usage < OFF) & (fitted.prior_scale < NARROW * narrow)
+    width = fitted.prior_scale / narrow  # λ|w|/σ
+    off = (width < NARROW) & (statistics.usage < width.square())
     return replace(fitted, prior_scale=torch.where(off, narrow / AWAY, fitted.prior_scale))
 
 
