@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from child import measured
 from sparsentropy import SparseCoding, datasets, memory, rows
 from sparsentropy.inference import DiagonalSolver
-from sparsentropy.learning import learn_by_batches, random_starts
+from sparsentropy.learning import em, learn_by_batches, random_starts
 from sparsentropy.learning.minibatch import default_batch
 from table import Table, progress
 from workloads import images_folder
@@ -88,7 +88,7 @@ def fitted(ready: None, path: str, atoms: int, seconds: float) -> tuple[int, lis
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x)
-    used = in_use(model.prior_scale_, model.noise_variance_)
+    used = model.prune().n_components
     return said, [*history[:-1], (*history[-1][:3], used)]
 
 
@@ -109,14 +109,8 @@ def from_frame(ready: None, path: str, atoms: int, seconds: float) -> tuple[int,
         began = began or time.perf_counter()
         p = sweep.parameters
         noise = float(p.noise_variance) ** 0.5
-        used = in_use(p.prior_scale, p.noise_variance)
-        history.append((time.perf_counter() - began, sweep.lower_bound - d * np.log(unit), noise * unit, used))
+        history.append((time.perf_counter() - began, sweep.lower_bound - d * np.log(unit), noise * unit, em.in_use(p)))
         progress(f"{history[-1]}")
         if history[-1][0] > seconds:
             break
     return said, history
-
-
-def in_use(prior_scale: Any, noise_variance: Any) -> int:
-    """Atoms that are."""
-    return int((prior_scale >= 0.1 * noise_variance**0.5).sum())

@@ -131,8 +131,7 @@ def _annealed(task: Task, state: State, before: Parameters) -> State:
 
 def _in_use(state: State) -> Tensor:
     """Atoms whose codes stand out of their uncertainty, which may itself have collapsed, and out of the noise."""
-    loud = state.parameters.prior_scale > em.NARROW * state.parameters.noise_variance.sqrt()
-    return loud & (state.statistics.usage >= OFF)
+    return em.loud(state.parameters) & (state.statistics.usage >= OFF)
 
 
 def _restored(parameters: Parameters, before: Parameters, lost: Tensor) -> Parameters:

@@ -120,9 +120,14 @@ def columnwise(statistics: Statistics, dictionary: Tensor) -> Tensor:
     return W
 
 
+def loud(parameters: Parameters) -> Tensor:
+    """Whether each atom (h,) stands out of the noise."""
+    return parameters.prior_scale >= NARROW * parameters.noise_variance.sqrt()
+
+
 def in_use(parameters: Parameters) -> int:
     """Number of atoms that stand out of the noise."""
-    return int((parameters.prior_scale >= NARROW * parameters.noise_variance.sqrt()).sum())
+    return int(loud(parameters).sum())
 
 
 def floored(parameters: Parameters, unit: float) -> Parameters:
