@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
-    {"team"},
+    {"team", "arithmetic"},
     {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage"},
     {"priors", "likelihoods", "posteriors"},
     {"model", "contexts", "gaps"},

@@ -9,7 +9,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, final
@@ -42,21 +41,6 @@ from sparsentropy.team import ALONE, AbstractTeam
 STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
 WARM_ITERATIONS = 8  # of that for held-out rows from the posteriors of the last sweep
 PATIENCE = 5  # sweeps in which the held-out bound has to rise
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Products of float32 numbers with all their digits, whatever a program has asked torch for.
-
-    With the ten bits of TF32, rounded to by hand, posteriors of image patches cost 3e-5 nats, but the sums that
-    learning needs moved the bound by 17 nats where the noise was tiny, and with the seven bits of bfloat16 by 294.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @final
@@ -137,7 +121,6 @@ class Outcome:
         )
 
 
-@full_float32()
 def best_of_starts(
     x: AbstractRows,
     solver_of: Callable[[int], AbstractSolver],
@@ -411,7 +394,6 @@ def unfinished(sweeps: int, max_iter: int, tol: float) -> str:
     )
 
 
-@full_float32()
 def next_of_stream(
     x: Tensor,
     solver: AbstractSolver,

@@ -7,6 +7,7 @@ Data that are not in memory are read and answered a part at a time.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
@@ -17,8 +18,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sparsentropy import fitting, inputs, rows
+from sparsentropy import arithmetic, inputs, rows
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
+from sparsentropy.inference.diagonal import operations
 from sparsentropy.inference.encoders import Encoder
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import elbo_rows
@@ -197,7 +199,8 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     ) -> Iterator[tuple[np.ndarray, ...]]:
         """Part by part, answers that are in units of the data."""
         for x in self._parts(X):
-            found = answer(x, self._inferred(x), self._parameters(x.dtype, x.device))
+            with self._computing():
+                found = answer(x, self._inferred(x), self._parameters(x.dtype, x.device))
             yield tuple(numpy_of(value * self.data_scale_) for value in found)
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -216,7 +219,8 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return np.concatenate([self._scores(x) for x in self._parts(X)])
 
     def _scores(self, x: Tensor) -> np.ndarray:
-        bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
+        with self._computing():
+            bound = elbo_rows(x, self._inferred(x), self._parameters(x.dtype, x.device))
         # p(x) = p(x/c) / c^d
         return bound.double().cpu().numpy() - numpy_of((~x.isnan()).sum(1)) * math.log(self.data_scale_)
 
@@ -264,7 +268,8 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             given = rows.batches_of(X) if rows.is_stream(X) else [X]
         first, unit = 0, self.data_scale_
         for part in given:
-            x = self._data(part, reset=False, first=first) / unit
+            with self._computing():
+                x = self._data(part, reset=False, first=first) / unit
             values = numpy_of(x)
             inputs.check_range(Survey.of(values), values.dtype, unit, self.noise_variance_**0.5 / unit)
             first += len(x)
@@ -286,14 +291,19 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _in_units(self, scaled: AbstractPosterior) -> AbstractPosterior:
         """The posteriors of data, from those of data divided by `data_scale_`."""
-        return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
+        with self._computing():
+            return scaled.scaled(torch.full_like(scaled.mean[0], self.data_scale_))
 
-    @fitting.full_float32()
+    def _computing(self) -> AbstractContextManager[None]:
+        """Return the settings of torch for one part of the data."""
+        return arithmetic.computing(operations(*self.components_.shape))
+
     def _inferred(self, x: Tensor) -> AbstractPosterior:
         solver = self._solver()
         if isinstance(solver, AmortizedSolver):
             solver = replace(solver, encoder=solver.encoder.to(x.device, x.dtype))
-        return for_data(solver, x)(x, self._parameters(x.dtype, x.device)).posterior
+        with self._computing():
+            return for_data(solver, x)(x, self._parameters(x.dtype, x.device)).posterior
 
 
 def numpy_of(tensor: Tensor) -> np.ndarray:

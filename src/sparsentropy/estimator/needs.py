@@ -5,6 +5,7 @@ refused early. Which way of learning is meant by 'auto' is decided here too, by 
 parameters are learned from in the same way on every machine.
 """
 
+import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -81,6 +82,19 @@ def checked(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | No
         if found is not None:
             memory.check(found, free(model))
     return found
+
+
+def data_scale(model: Any, survey: rows.Survey, dtype: np.dtype, aside: float) -> float:
+    """Return the power of two by which data are divided, near their typical size.
+
+    Raises
+    ------
+    ValueError
+        If such data cannot be learned from.
+    """
+    inputs.check_enough(survey.rows - fitting.held_out_rows(survey.rows, aside), model.n_components)
+    inputs.check_known(survey)
+    return 2.0 ** round(math.log2(inputs.check_scale(survey, dtype)))
 
 
 def free(model: Any) -> int | None:

@@ -17,7 +17,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 
-from sparsentropy import fitting, inputs, memory, rows
+from sparsentropy import arithmetic, fitting, inputs, memory, rows
 from sparsentropy.estimator import needs, places, sharing
 from sparsentropy.estimator.fitted import AbstractFitted
 from sparsentropy.estimator.inferring import numpy_of
@@ -29,10 +29,11 @@ from sparsentropy.inference import (
     LowRankSolver,
     encoders,
 )
+from sparsentropy.inference.diagonal import operations
 from sparsentropy.learning import Schedule
 from sparsentropy.learning.minibatch import default_batch
 from sparsentropy.objectives import Statistics
-from sparsentropy.rows import AbstractRows, AbstractSource, InMemory, Stored, Survey
+from sparsentropy.rows import AbstractRows, AbstractSource, InMemory, Stored
 from sparsentropy.team import AbstractTeam
 
 FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
@@ -305,6 +306,7 @@ class SparseCoding(AbstractFitted):
             raise TypeError("memory_for needs an array or a table with a shape (n, d); of a stream nobody knows it.")
         return plan.bytes
 
+    @arithmetic.computing()
     def _next_part(self, X: Any) -> Self:
         assert self._statistics is not None, "partial_fit refuses models of minibatches"
         team, unit, seen = sharing.team_of(self.distributed), self.data_scale_, self.n_samples_seen_
@@ -356,7 +358,7 @@ class SparseCoding(AbstractFitted):
         return encoders.build(self.encoder, d, self.n_components, rank)
 
     def _training_data(self, X: Any, aside: float) -> tuple[AbstractRows, float]:
-        """Data divided by a power of two near their root mean square, and that power; a part will be set aside."""
+        """Data divided by a power of two near their typical size, and that power; a part will be set aside."""
         team, device = sharing.team_of(self.distributed), inputs.resolve_device(self.device)
         with team.together():
             batch = inputs.check_batch_size(self.batch_size) or memory.SWEEP_ROWS
@@ -367,7 +369,7 @@ class SparseCoding(AbstractFitted):
         with team.together():
             if not isinstance(given, torch.Tensor):  # which was checked before it got this type
                 inputs.check_finite(survey)
-            unit = self._unit(survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
+            unit = needs.data_scale(self, survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
         if isinstance(given, torch.Tensor):
             mine = given[own.start : own.stop]
             x = InMemory(mine if unit == 1.0 else mine / unit)  # without a copy where it is the same
@@ -375,7 +377,7 @@ class SparseCoding(AbstractFitted):
         else:
             x = Stored(given, dtype, device, unit, survey).between(own.start, own.stop)
         everything = Stored(given, dtype, device, unit, survey) if self.distributed == "same" else None
-        return sharing.shared(x, everything, own, team, survey.root_mean_square / unit, survey.has_gaps, batch), unit
+        return sharing.shared(x, everything, own, team, survey.typical_size / unit, survey.has_gaps, batch), unit
 
     def _given(self, X: Any, team: AbstractTeam) -> tuple[torch.Tensor | AbstractSource, torch.dtype]:
         """Data that were given to this process, and the type in which they are learned from."""
@@ -387,12 +389,7 @@ class SparseCoding(AbstractFitted):
         validate_data(self, like, reset=True, skip_check_array=True)
         return source, inputs.resolve_dtype(self.dtype, source.dtype)
 
-    def _unit(self, survey: Survey, dtype: np.dtype, aside: float) -> float:
-        """The power of two, if data can be learned from."""
-        inputs.check_enough(survey.rows - fitting.held_out_rows(survey.rows, aside), self.n_components)
-        inputs.check_known(survey)
-        return 2.0 ** round(math.log2(inputs.check_scale(survey, dtype)))
-
+    @arithmetic.computing()
     def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0, learning: str | None = None) -> Self:
         early = needs.checked(self, X, aside, learning or self.learning)
         x, unit = self._training_data(X, aside)
@@ -412,7 +409,8 @@ class SparseCoding(AbstractFitted):
         )
         random = inputs.check_seed(self.random_state)
         folder, every, resume = self.checkpoint, self.checkpoint_every, self.resume
-        with places.opened(folder, every, x, self.get_params(), resume=resume) as (checkpoints, place):
+        opened = places.opened(folder, every, x, self.get_params(), resume=resume)
+        with opened as (checkpoints, place), arithmetic.computing(operations(plan.h, plan.d)):
             outcome = fitting.best_of_starts(
                 x, lambda seed: self._new_solver(x, seed), settings, random, unit, self._tell, checkpoints, place
             )

@@ -201,6 +201,11 @@ def chunk_rows(h: int, device: torch.device) -> int:
     return max(LEAST_ROWS if h < WIDE else WIDE_ROWS, CHUNK[device.type] // h)
 
 
+def operations(h: int, d: int) -> float:
+    """Return the multiplications and additions of the largest product that an iteration makes on the processor."""
+    return 2.0 * chunk_rows(h, torch.device("cpu")) * h * max(h, d)
+
+
 def _put(q: Diagonal, rows: Tensor, part: Diagonal) -> None:
     index = rows if len(rows) < len(q) else slice(None)
     q.mean[index], q.variance[index] = part.mean.to(q.mean.dtype), part.variance.to(q.mean.dtype)
