@@ -97,7 +97,7 @@ def from_frame(ready: None, path: str, atoms: int, seconds: float) -> tuple[int,
     del ready
     source = rows.source_of(np.load(path, mmap_mode="r"))
     survey = rows.Survey.over(rows.pieces(source))
-    unit = 2.0 ** round(np.log2(survey.root_mean_square))
+    unit = 2.0 ** round(np.log2(survey.typical_size))
     x = rows.Stored(source, torch.float32, torch.device("cpu"), unit, survey)
     generator = torch.Generator().manual_seed(0)
     frame = random_starts(x, atoms, generator)[:1]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -44,6 +45,12 @@ def normal(*shape: int, draw: torch.Generator) -> Tensor:
 def positive(*shape: int, draw: torch.Generator) -> Tensor:
     """Log-normal: mostly between 0.2 and 4."""
     return normal(*shape, draw=draw).mul(0.7).exp()
+
+
+def typical_size(x: np.ndarray) -> float:
+    """The standard deviation of a normal distribution with the mean √|x| of the values that are not zero."""
+    root = np.sqrt(np.abs(x[x != 0]).astype(float)).mean()
+    return (root / stats.norm.expect(lambda z: abs(z) ** 0.5)) ** 2
 
 
 def unit_dictionary(d: int, h: int, draw: torch.Generator) -> Tensor:

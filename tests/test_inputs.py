@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.utils import check_array
 
+from cases import typical_size
 from sparsentropy import inputs
 from sparsentropy.rows import Survey
 
@@ -91,13 +92,14 @@ def scale(X):
 
 
 @pytest.mark.parametrize("c", [1e-150, 1e-6, 1.0, 1e6, 1e150])
-def test_scale_is_the_root_mean_square(c):
-    assert scale(c * np.array([[3.0, -4.0], [0.0, 5.0]])) == pytest.approx(c * 12.5**0.5, rel=1e-14)
+def test_scale_is_the_typical_size(c):
+    X = np.array([[3.0, -4.0], [0.0, 5.0]])
+    assert scale(c * X) == pytest.approx(c * typical_size(X), rel=1e-14)
 
 
 def test_scale_is_that_of_what_is_known():
     X = np.array([[3.0, np.nan], [np.nan, -4.0]])
-    assert scale(X) == pytest.approx(12.5**0.5)
+    assert scale(X) == pytest.approx(typical_size(np.array([3.0, 4.0])))
     assert Survey.of(X).largest == 4.0
     assert Survey.of(np.full((2, 2), np.nan)).largest == 0.0
 
@@ -112,7 +114,7 @@ def test_a_column_of_which_nothing_is_known_is_named():
 @pytest.mark.parametrize("c", [1e-18, 1e18])
 def test_scale_of_float32_neither_vanishes_nor_overflows(c):
     X = (c * np.array([[3.0, -4.0], [0.0, 5.0]])).astype(np.float32)
-    assert scale(X) == pytest.approx(c * 12.5**0.5, rel=1e-6)
+    assert scale(X) == pytest.approx(typical_size(X.astype(float)), rel=1e-6)
 
 
 def test_range_is_that_of_the_divided_data_and_is_told_in_data_units():

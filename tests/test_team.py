@@ -35,7 +35,7 @@ def shared(x, members, *, apart=False):
     """The share of a thread, or all rows."""
     if members.size == 1:
         return InMemory(x)
-    square, gaps = InMemory(x).root_mean_square(), bool(x.isnan().any())
+    square, gaps = InMemory(x).typical_size(), bool(x.isnan().any())
     own = rows.share(len(x), members, BATCH)
     mine = InMemory(x[own.start : own.stop])
     if apart:
@@ -210,7 +210,7 @@ def test_a_survey_of_all_rows_is_made_of_those_of_shares(size):
     for survey in together(size, work):
         whole = Survey.of(x)
         assert (survey.rows, survey.count, survey.infinite, survey.where) == (500, whole.count, 1, (480, 5))
-        assert survey.root_mean_square == pytest.approx(whole.root_mean_square, rel=1e-14)
+        assert survey.typical_size == pytest.approx(whole.typical_size, rel=1e-14)
 
 
 def test_second_moments_are_those_of_all_data():

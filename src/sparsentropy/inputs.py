@@ -90,7 +90,7 @@ def check_scale(survey: Survey, dtype: np.dtype) -> float:
         raise ValueError("X is zero everywhere, so there is nothing to learn: give data that vary.")
     if survey.largest < np.finfo(dtype).tiny ** 0.5:
         raise _unsquarable(survey.largest, dtype)
-    return survey.root_mean_square
+    return survey.typical_size
 
 
 def check_range(survey: Survey, dtype: np.dtype, unit: float = 1.0, noise: float = 0.0) -> None:

@@ -80,7 +80,7 @@ def _identity(x: AbstractRows, parameters: dict[str, Any]) -> dict[str, Any]:
     first = bytes_of(next(x.split(SAMPLE)).cpu().contiguous().numpy())
     return {
         "version": version("sparsentropy"),
-        "data": [*x.shape, str(x.dtype), x.root_mean_square(), hashlib.sha256(first).hexdigest()[:16]],
+        "data": [*x.shape, str(x.dtype), x.typical_size(), hashlib.sha256(first).hexdigest()[:16]],
         "annealing": annealing if annealing is None or isinstance(annealing, str) else type(annealing).__name__,
         "random_state": int(seed) if isinstance(seed, int) else None,
         "kept": parameters["cache"] != "none",

@@ -131,7 +131,7 @@ def in_use(parameters: Parameters) -> int:
 
 
 def floored(parameters: Parameters, unit: float) -> Parameters:
-    """Keep scales and noise away from zero, where the arithmetic ends; `unit` is the root mean square of the data.
+    """Keep scales and noise away from zero, where the arithmetic ends; `unit` is the typical size of the data.
 
     An atom that is not needed shrinks by a constant factor at every sweep and would underflow; exactly explained data
     have no noise at all. Both floors lie far below anything that could be seen in the data. They go by the nearest

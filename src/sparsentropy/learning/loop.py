@@ -10,6 +10,7 @@ mixed are turned apart (`separation`). A sweep that does not raise the bound is 
 so the bounds that are reported for a given part only ever rise.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -99,8 +100,8 @@ def learn(
     # A part is held in memory, with its posteriors before and after a sweep
     sizes = _parts(len(data), data.affordable(first.d + 4 * first.h), first.h, first.d)
     order = drawn(len(data), max(CONTEST_ROWS, *sizes[:-1], 0), generator)
-    plan = _Plan(data, order, for_data(solver, data), batch_size, data.root_mean_square(), weights, cache)
-    here = resume if resume is not None and resume.behind is None else None
+    plan = _Plan(data, order, for_data(solver, data), batch_size, data.typical_size(), weights, cache)
+    here, others, reached = resume if resume is not None and resume.behind is None else None, starts, -math.inf
     if here is not None:
         starts, sizes, max_iter = [here.state.parameters], list(here.sizes), here.left
         generator.set_state(here.random)
@@ -122,15 +123,17 @@ def learn(
         enough = tol if whole else max(tol, OVERFIT * parameters.d * parameters.h / size)
         begun = None if here is None else replace(here, state=task.shelved(here.state))
         if begun is None or begun.detour is not None:
-            place = yield from _first_sweeps(task, begun or parameters, max_iter, schedule, generator, told)
+            least = reached - _overfit(parameters, sizes[number - 1]) if number else -math.inf
+            entered = begun or _entered(task, parameters, others, least)
+            place = yield from _first_sweeps(task, entered, max_iter, schedule, generator, told)
             told(place)
         else:
             place = begun
-        parameters = place.state.parameters
+        parameters, reached = place.state.parameters, place.bounds[-1]
         sweeps = _learn_part(task, place, max_iter, enough, first=begins, generator=generator, mark=told)
         here, begun, place, schedule, begins = None, None, None, None, False
         for sweep in sweeps:
-            parameters = sweep.parameters
+            parameters, reached = sweep.parameters, sweep.lower_bound
             yield sweep if whole else replace(sweep, converged=False)
 
 
@@ -205,20 +208,41 @@ def _best(starts: Sequence[Parameters], task: Task, n: int) -> Parameters:
     return best.parameters
 
 
+def _overfit(parameters: Parameters, n: int) -> float:
+    """Return by how much a bound may fall when more data follow on n data points: nats per data point.
+
+    Each unknown is expected to raise the bound of the data it was learned from by 1/2n, and to lower that of others by
+    as much; twice that much is allowed.
+    """
+    return parameters.d * (start.FEWER + 2 * parameters.h / n)
+
+
+def _entered(task: Task, parameters: Parameters, starts: Sequence[Parameters], least: float) -> State:
+    """Return the first state on a part of the data, with posteriors from nothing.
+
+    A part may have missed what matters most: a few rows that are unlike all others. Where the bound on the next part
+    comes out below `least`, what was learned so far has to compete with the starts, which have seen all data.
+    """
+    state = task.expect(parameters, None, COLD_ITERATIONS)
+    if state.bound >= least or not task.weights.plain:
+        return state
+    best = _best([parameters, *starts], task, len(task.rows))
+    return task.expect(best, None, COLD_ITERATIONS)
+
+
 def _first_sweeps(
     task: Task,
-    begin: Parameters | Course,
+    begin: State | Course,
     max_iter: int,
     schedule: Schedule | None,
     generator: torch.Generator,
     mark: Mark,
 ) -> Generator[Sweep, None, Course]:
-    """Posteriors from nothing, and the detour, or what is left of it; where learning is then."""
+    """The first sweep, and the detour, or what is left of it; where learning is then."""
     if isinstance(begin, Course):
         state, bounds, gone = begin.state, [*begin.bounds], begin.detour
     else:
-        state = task.expect(begin, None, COLD_ITERATIONS)
-        bounds, gone = [state.bound], None
+        state, bounds, gone = begin, [begin.bound], None
         yield state.sweep()
     del begin  # it would keep posteriors that are no longer needed
     for annealed, detour in anneal(task, state, schedule, max_iter // 2, gone) if schedule else ():

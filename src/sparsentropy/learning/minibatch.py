@@ -200,13 +200,13 @@ class _Judge:
     of_all: int  # data points
     solver: AbstractSolver
     plan: Round
-    unit: float  # root mean square of the data
+    unit: float  # typical size of the data
     team: AbstractTeam  # of which each has a share of these rows
 
     @classmethod
     def of(cls, data: AbstractRows, solver: AbstractSolver, plan: Round, generator: torch.Generator) -> "_Judge":
         chosen = drawn(len(data), plan.evaluated, generator)
-        unit = data.root_mean_square()
+        unit = data.typical_size()
         return cls(data.take(chosen), len(data), for_data(solver, data), plan, unit, data.team)
 
     def __call__(self, parameters: Parameters) -> tuple[Sweep, Inference]:

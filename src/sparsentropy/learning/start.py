@@ -35,7 +35,7 @@ ROWS = 8192  # of data that are made float64 together
 OFF = 0.05  # usage below which an atom is off
 SIMILAR = 4.0  # ratio of variances
 MISSED = 2.0  # times what sampling alone would show
-SMALLEST_NOISE = 1e-8  # of the largest eigenvalue; data may lie in a subspace exactly
+SMALLEST_NOISE = 1e-8  # of the squared typical size of the data; they may lie in a subspace exactly
 # Of the covariance of data with gaps: most operations of an iteration, data points per dimension that it needs,
 # elements of the matrices that are inverted together, iterations, and the change after which it has settled
 EM_WORK, EM_LEAST, EM_CHUNK = 5e10, 4, 2**21
@@ -69,6 +69,7 @@ def random_starts(x: Tensor | AbstractRows, h: int, generator: torch.Generator) 
     n, d = data.shape
     moment = completed_second_moment(data, generator) if data.has_gaps else _second_moment_of_any(data)
     eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
+    eigenvalues = eigenvalues.clamp(min=_least_noise(eigenvalues, data.typical_size()))
     kept = max(1, _rank(eigenvalues, n, h))
     places = [(kept, h), (kept, kept), (d, d)] if h >= d else [(kept, h), (kept, kept)]
     eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.flip(1)
@@ -147,7 +148,6 @@ def _start(
 ) -> Parameters:
     """Codes for so many directions, eigenvalues descending, with so many of the atoms."""
     noise = eigenvalues[rank:].mean() if rank < len(eigenvalues) else SHARE * eigenvalues[-1]
-    noise = noise.clamp(min=SMALLEST_NOISE * eigenvalues[0])
     signal, directions = (eigenvalues[:rank] - noise).clamp(min=0.01 * noise), directions[:, :rank]
     dictionary = _atoms(signal, directions, used, generator)
     if used < h:
@@ -186,8 +186,7 @@ def revive(
     """
     off = torch.nonzero(usage < OFF).ravel()
     eigenvalues, eigenvectors = torch.linalg.eigh(error)
-    # Rounding leaves directions without any error with a variance that may be negative
-    noise = eigenvalues.quantile(0.25).clamp(min=SMALLEST_NOISE * eigenvalues[-1])
+    noise = eigenvalues.quantile(0.25).clamp(min=_least_noise(eigenvalues, 0.0))
     edge = noise * (1 + math.sqrt(parameters.d / n)) ** 2
     missed = int((eigenvalues > MISSED * edge).sum())
     if len(off) == 0 or missed == 0:
@@ -212,6 +211,16 @@ def margin(first: Parameters, later: Parameters, n: int) -> float:
     return first.d * (FEWER if more < 0 else MORE + LEARNED * more / n)
 
 
+def _least_noise(eigenvalues: Tensor, size: float) -> float:
+    """Return the variance below which a direction has none, for ascending eigenvalues and data of a typical size.
+
+    Rounding leaves directions without any variance with one that may be negative. The largest eigenvalue says how far
+    rounding can reach, and nothing else: a single outlier may have made it 10¹⁰ times that of all other directions.
+    """
+    rounding = len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * float(eigenvalues[-1])
+    return max(SMALLEST_NOISE * size**2, rounding)
+
+
 def _rank(eigenvalues: Tensor, n: int, most: int) -> int:
     """Directions that stand out of the noise, by the Bayesian information criterion of probabilistic PCA.
 
@@ -219,7 +228,7 @@ def _rank(eigenvalues: Tensor, n: int, most: int) -> int:
     is the mean of the discarded eigenvalues (Tipping and Bishop 1999, equation 8); each parameter costs ½ log n.
     """
     d = len(eigenvalues)
-    e = eigenvalues.flip(0).clamp(min=SMALLEST_NOISE * eigenvalues[-1])
+    e = eigenvalues.flip(0)
     q = torch.arange(min(most, d - 1) + 1, dtype=e.dtype, device=e.device)
     kept = torch.cat([e.new_zeros(1), e.log().cumsum(0)])[: len(q)]
     rest = (e.sum() - torch.cat([e.new_zeros(1), e.cumsum(0)])[: len(q)]) / (d - q)

@@ -94,7 +94,7 @@ class Task:
     rows: AbstractRows
     solver: AbstractSolver
     batch_size: int
-    unit: float  # root mean square of the data
+    unit: float  # typical size of the data
     weights: Weights
     cache: Cache = IN_MEMORY
 

@@ -42,8 +42,8 @@ class AbstractRows(ABC):
         """Whether any entry is missing (NaN)."""
 
     @abstractmethod
-    def root_mean_square(self) -> float:
-        """Of all entries that are known."""
+    def typical_size(self) -> float:
+        """Return the size that most values have, outliers and zeros aside; see `survey.typical_size`."""
 
     @abstractmethod
     def split(self, size: int) -> Iterator[Tensor]:

@@ -1,6 +1,5 @@
 """Rows that are a tensor. Nothing is copied until some of them are taken."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsentropy.rows.abstract import AbstractRows
+from sparsentropy.rows.survey import typical_size
 
 TOGETHER = 8192  # rows that are looked at together: no copy of all is made
 
@@ -46,11 +46,11 @@ class InMemory(AbstractRows):
         """See `AbstractRows`."""
         return any(bool(part.isnan().any()) for part in self.x.split(TOGETHER))
 
-    def root_mean_square(self) -> float:
+    def typical_size(self) -> float:
         """See `AbstractRows`."""
         parts = self.x.split(TOGETHER)
-        total = sum(float(part.square().nansum(dtype=torch.float64)) for part in parts)
-        return math.sqrt(total / sum(float((~part.isnan()).sum()) for part in parts))
+        roots = sum(float(part.abs().sqrt().nansum(dtype=torch.float64)) for part in parts)
+        return typical_size(roots, sum(int(((part != 0) & ~part.isnan()).sum()) for part in parts))
 
     def split(self, size: int) -> Iterator[Tensor]:
         """See `AbstractRows`."""

@@ -30,8 +30,8 @@ class Shared(AbstractRows):
         Rows of all processes.
     places : range or Tensor of int
         Numbers of the own rows among all, ascending.
-    square : float
-        Root mean square of all entries of all processes.
+    typical : float
+        `typical_size` of all entries of all processes.
     gaps : bool
         Whether any entry of any process is missing.
     everything : AbstractRows, optional
@@ -44,17 +44,17 @@ class Shared(AbstractRows):
     processes: AbstractTeam
     n: int
     places: range | Tensor
-    square: float
+    typical: float
     gaps: bool
     everything: AbstractRows | None = None
     batch: int = 1
 
     @classmethod
-    def joined(cls, own: AbstractRows, team: AbstractTeam, square: float, *, gaps: bool) -> "Shared":
+    def joined(cls, own: AbstractRows, team: AbstractTeam, typical: float, *, gaps: bool) -> "Shared":
         """The rows of one process, after those of the processes before it."""
         counts = team.told(len(own))
         begin = sum(counts[: team.rank])
-        return cls(own, team, sum(counts), range(begin, begin + len(own)), square, gaps)
+        return cls(own, team, sum(counts), range(begin, begin + len(own)), typical, gaps)
 
     @property
     def team(self) -> AbstractTeam:
@@ -86,9 +86,9 @@ class Shared(AbstractRows):
         """See `AbstractRows`."""
         return self.gaps
 
-    def root_mean_square(self) -> float:
+    def typical_size(self) -> float:
         """See `AbstractRows`."""
-        return self.square
+        return self.typical
 
     def split(self, size: int) -> Iterator[Tensor]:
         """See `AbstractRows`."""
@@ -129,7 +129,7 @@ class Shared(AbstractRows):
         """See `AbstractRows`."""
         if self.everything is None:
             number, own = self._found(index)
-            return Shared.joined(self.own.without(number[own]), self.team, self.square, gaps=self.gaps)
+            return Shared.joined(self.own.without(number[own]), self.team, self.typical, gaps=self.gaps)
         rest = self.everything.without(index)
         places = share(len(rest), self.team, self.batch)
         own = rest.between(places.start, places.stop)

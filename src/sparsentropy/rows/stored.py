@@ -55,9 +55,9 @@ class Stored(AbstractRows):
         """See `AbstractRows`."""
         return self.survey.has_gaps
 
-    def root_mean_square(self) -> float:
+    def typical_size(self) -> float:
         """See `AbstractRows`."""
-        return self.survey.root_mean_square / self.unit
+        return self.survey.typical_size / self.unit
 
     def split(self, size: int) -> Iterator[Tensor]:
         """See `AbstractRows`."""
