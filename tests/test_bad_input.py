@@ -186,14 +186,19 @@ DATA = {
 }
 
 COUNTS = {
-    f"{name}={value!r}": (fit(X, **{name: value}), error, f"^{name} must be an integer of at least 1; got {value!r}")
+    f"{name}={value!r}": (
+        fit(X, **{name: value}),
+        error,
+        f"^{name} must be (None or )?an integer of at least 1; got {value!r}",
+    )
     for name in ("n_components", "rank", "max_iter", "n_init")
     for value, error in {0: ValueError, -2: ValueError, 2.5: TypeError, "two": TypeError, None: TypeError}.items()
+    if (name, value) != ("n_components", None)
 }
 
 PARAMETERS = COUNTS | {
-    "n_components=True": (fit(X, n_components=True), TypeError, "n_components must be an integer.*type bool"),
-    "n_components=nan": (fit(X, n_components=np.nan), TypeError, "n_components must be an integer.*type float"),
+    "n_components=True": (fit(X, n_components=True), TypeError, "n_components must be None or an integer.*type bool"),
+    "n_components=nan": (fit(X, n_components=np.nan), TypeError, "n_components must be None or an integer.*type float"),
     "validation_fraction=1": (fit(X, validation_fraction=1), ValueError, "from 0 to below 1; got 1"),
     "validation_fraction=-0.1": (fit(X, validation_fraction=-0.1), ValueError, "from 0 to below 1; got -0.1"),
     "validation_fraction=nan": (fit(X, validation_fraction=np.nan), ValueError, "from 0 to below 1; got nan"),

@@ -76,7 +76,7 @@ def assert_same_model(one, other):
 # scikit-learn's contract
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:the mean of")
 @parametrize_with_checks(
     [SparseCoding(2, posterior=name, rank=1, max_iter=10) for name in POSTERIORS]
     + [SparseCoding(2, inference="amortized", max_iter=10)]
@@ -709,7 +709,7 @@ def test_encoders_are_saved_with_the_model(posterior, encoder, tmp_path, monkeyp
     assert_same_model(loaded, model)
     assert_same_model(pickle.loads(pickle.dumps(model)), model)
     assert type(loaded.encoder_.network) is type(model.encoder_.network)
-    other = {**model.get_params(), "n_components": 3}
+    other = {**model.get_params(), "encoder": "mlp" if encoder == "unrolled" else "unrolled"}
     model_file.write(tmp_path / "other", other, vars(model), model._statistics, model.encoder_.state_dict())
     with pytest.raises(ValueError, match="holds an encoder that is not of the kind"):
         SparseCoding.load(tmp_path / "other")

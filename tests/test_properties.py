@@ -101,6 +101,7 @@ def learned(what, learn, model, x):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="the mean of|.* nothing like those before")
         try:
             learn(x)
         except ValueError as error:
@@ -233,8 +234,10 @@ def test_a_model_comes_back_from_a_file_and_learns_on_as_before(x, model):
         again = SparseCoding.load(Path(folder) / "model.safetensors")
     np.testing.assert_array_equal(again.transform(x), model.transform(x))
     np.testing.assert_array_equal(again.score_samples(x), model.score_samples(x))
-    if model.learning != "minibatch":  # which leaves no sums to go on from
-        np.testing.assert_array_equal(again.partial_fit(x).components_, model.partial_fit(x).components_)
+    if model.learning == "minibatch":  # which leaves no sums to go on from
+        return
+    if learned("saved", again.partial_fit, again, x) and learned("saved", model.partial_fit, model, x):
+        np.testing.assert_array_equal(again.components_, model.components_)
 
 
 @FEW

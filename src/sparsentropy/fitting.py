@@ -28,18 +28,17 @@ from sparsentropy.learning import (
     learn,
     learn_amortized,
     learn_by_batches,
-    online,
     random_starts,
 )
 from sparsentropy.learning.course import AbstractCourse, BatchCourse, Course, EncoderCourse
-from sparsentropy.model import Parameters
-from sparsentropy.objectives import Statistics, elbo_rows, entropy_elbo
-from sparsentropy.posteriors import AbstractPosterior, Diagonal
+from sparsentropy.objectives import elbo_rows
+from sparsentropy.posteriors import AbstractPosterior
 from sparsentropy.rows import AbstractRows, drawn
-from sparsentropy.team import ALONE, AbstractTeam
+from sparsentropy.team import AbstractTeam
 
-STREAM_ITERATIONS = 50  # of the E-step for each batch of a stream
+COLD_ITERATIONS = 50  # of the E-step for held-out rows from nothing
 WARM_ITERATIONS = 8  # of that for held-out rows from the posteriors of the last sweep
+NEARLY = 100  # times the least noise that the arithmetic knows
 PATIENCE = 5  # sweeps in which the held-out bound has to rise
 
 
@@ -202,7 +201,7 @@ class _HeldOut:
 
     def look(self, sweep: Sweep) -> None:
         """Take the bound at the parameters of a sweep."""
-        iterations = STREAM_ITERATIONS if self.posterior is None else WARM_ITERATIONS
+        iterations = COLD_ITERATIONS if self.posterior is None else WARM_ITERATIONS
         solution = self.solver(self.x, sweep.parameters, self.posterior, max_iter=iterations, tol=0.0)
         self.posterior = solution.posterior
         (total,) = self.team.sum(elbo_rows(self.x, solution.posterior, sweep.parameters).sum(dtype=torch.float64))
@@ -384,29 +383,26 @@ def _reporter(
     return report
 
 
-def unfinished(sweeps: int, max_iter: int, tol: float) -> str:
-    """What to tell a user whose model has not converged."""
+def unfinished(sweeps: int, max_iter: int, tol: float, dtype: torch.dtype) -> str:
+    """Return what to tell a user whose model has not converged."""
     reason = f"max_iter={max_iter} sweeps; raise max_iter to learn on"
     if sweeps < max_iter:
-        reason = f"{sweeps} sweeps because rounding hid what was left; try dtype='float64'"
+        better = "try dtype='float64'" if dtype == torch.float32 else "the model is as good as float64 allows"
+        reason = f"{sweeps} sweeps because rounding hid what was left; {better}"
     return (
         f"SparseCoding stopped while the bound could still rise by more than tol={tol} nats per sweep, after {reason}."
     )
 
 
-def next_of_stream(
-    x: Tensor,
-    solver: AbstractSolver,
-    parameters: Parameters,
-    past: Statistics,
-    seen: int,
-    team: AbstractTeam = ALONE,
-) -> Sweep:
-    """Learn from one more batch of a stream, of which each process has rows; `seen` data points came before."""
-    solution = for_data(solver, x)(x, parameters, max_iter=STREAM_ITERATIONS, tol=0.0)
-    batch = Statistics.of(x, solution.posterior, parameters).pooled(team)
-    seen, independent = seen + round(float(batch.n)), isinstance(solution.posterior, Diagonal)
-    statistics = online.absorb(past, batch, seen)
-    statistics, parameters = online.update(statistics, batch, parameters, seen, independent=independent)
-    parameters = em.floored(parameters, 1.0).agreed(team)
-    return Sweep(parameters, float(entropy_elbo(statistics, parameters)), statistics)
+def is_exact(noise_variance: float, unit: float, dtype: torch.dtype) -> bool:
+    """Return whether a model explains data of this size to the end of the arithmetic."""
+    return noise_variance <= NEARLY * em.least_noise(dtype) * unit**2
+
+
+def exact(h: int, noise_variance: float, unit: float) -> str:
+    """Return what to tell a user whose model explains the data exactly."""
+    return (
+        f"the noise has gone to zero (standard deviation {noise_variance**0.5:.2g}, data of size {unit:.2g}): {h} "
+        "atoms explain these data exactly, so the noise is not known and new data may get a very low score. Use fewer "
+        "atoms (n_components) or give more data, unless these data have no noise."
+    )

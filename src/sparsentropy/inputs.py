@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ CACHES = ("auto", "memory", "disk", "none")
 POSTERIORS = ("diagonal", "low-rank", "full")
 ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+ROWS_FOR_MEANS = 20  # fewer may have a mean that large by chance
 LEAST_ROOM = 1e-3  # of the largest number whose square a type can hold, for data in units of the noise
 QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
 HINTS = {
@@ -78,9 +80,32 @@ def check_known(survey: Survey) -> None:
     """Refuse to learn of columns in which nothing is known."""
     if not survey.known.all():
         raise ValueError(
-            f"X has {(~survey.known).sum()} columns without a single value, all NaN, the first being column "
+            f"X has {(survey.known == 0).sum()} columns without a single value, all NaN, the first being column "
             f"{int(np.argmin(survey.known))}, but every column needs some to learn from: remove these columns."
         )
+
+
+def check_centred(survey: Survey, names: Any = None) -> None:
+    """Warn of columns whose mean is larger than their standard deviation: the model has no intercept.
+
+    Warns
+    -----
+    UserWarning
+        Names the first of these columns.
+    """
+    off = np.flatnonzero(np.abs(survey.means) > survey.deviations)
+    if survey.rows < ROWS_FOR_MEANS or not len(off):
+        return
+    first = int(off[0])
+    column = f"column {first}" if names is None else f"column {names[first]!r}"
+    warnings.warn(
+        f"the mean of {len(off)} of {len(survey.means)} columns is larger than their standard deviation ({column}: "
+        f"{survey.means[first]:.3g} and {survey.deviations[first]:.3g}), but x = W z + noise has mean zero, so atoms "
+        "and noise come out wrong: subtract from every column its mean first, for instance with "
+        "sklearn.preprocessing.StandardScaler(with_std=False).",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def check_scale(survey: Survey, dtype: np.dtype) -> float:
@@ -147,8 +172,10 @@ def check_seed(value: Any) -> np.random.RandomState:
 
 def check_parameters(model: Any) -> str:
     """All that a user may set of an estimator; the kind of posterior."""
-    for name in ("n_components", "rank", "max_iter", "n_init"):
+    for name in ("rank", "max_iter", "n_init"):
         check_count(name, getattr(model, name))
+    if model.n_components is not None:
+        check_count("n_components", model.n_components, instead="None or ")
     check_count("verbose", int(model.verbose) if isinstance(model.verbose, bool) else model.verbose, least=0)
     check_tolerance(model.tol)
     check_batch_size(model.batch_size)
@@ -161,7 +188,7 @@ def check_parameters(model: Any) -> str:
     if model.callback is not None and not callable(model.callback):
         raise TypeError(f"callback must be callable or None; got {model.callback!r}.")
     kind = check_choice("posterior", model.posterior, POSTERIORS)
-    if kind == "low-rank" and model.rank > model.n_components:
+    if kind == "low-rank" and model.n_components is not None and model.rank > model.n_components:
         raise ValueError(f"rank must be at most n_components={model.n_components}; got rank={model.rank}.")
     check_choice("encoder", model.encoder, ENCODERS)
     check_count("refine", model.refine, least=0)

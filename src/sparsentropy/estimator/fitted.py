@@ -167,12 +167,12 @@ class AbstractFitted(AbstractInferring, ABC):
         vars(model).update(saved.fitted)
         if saved.encoder:
             with torch.device("meta"):  # no memory is taken for what the file only claims
-                expected = model._empty_encoder(model.n_features_in_).state_dict()
+                expected = model._empty_encoder(*reversed(model.components_.shape)).state_dict()
             if {name: value.shape for name, value in expected.items()} != {
                 name: value.shape for name, value in saved.encoder.items()
             }:
                 raise _no_such_encoder(path)
-            model.encoder_ = _filled(model._empty_encoder(model.n_features_in_), saved.encoder, path)
+            model.encoder_ = _filled(model._empty_encoder(*reversed(model.components_.shape)), saved.encoder, path)
         elif model.inference == "amortized":
             raise _no_such_encoder(path)
         model._statistics = saved.statistics
@@ -194,10 +194,10 @@ class AbstractFitted(AbstractInferring, ABC):
             self._statistics = Statistics(**{name: torch.as_tensor(a) for name, a in state["_statistics"].items()})
         if "encoder_" in state:
             weights = {name: torch.as_tensor(array) for name, array in state["encoder_"].items()}
-            self.encoder_ = _filled(self._empty_encoder(self.n_features_in_), weights, "the copy")
+            self.encoder_ = _filled(self._empty_encoder(*reversed(self.components_.shape)), weights, "the copy")
 
     @abstractmethod
-    def _empty_encoder(self, d: int) -> Encoder:
+    def _empty_encoder(self, d: int, h: int) -> Encoder:
         """An encoder of the kind that the parameters name, that has learned nothing."""
 
 

@@ -277,6 +277,11 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if first == 0:
             raise ValueError("X gave no batches, but at least one was expected; a generator can be used only once.")
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The arithmetic that the model was learned in."""
+        return torch.from_numpy(self.components_).dtype
+
     def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
         """The learned model of data divided by `data_scale_`."""
         unit = self.data_scale_

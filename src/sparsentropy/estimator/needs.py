@@ -5,7 +5,6 @@ refused early. Which way of learning is meant by 'auto' is decided here too, by 
 parameters are learned from in the same way on every machine.
 """
 
-import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from sparsentropy import fitting, inputs, memory, rows
 from sparsentropy.estimator import sharing
-from sparsentropy.learning import Cache
+from sparsentropy.learning import Cache, most_atoms
 
 
 def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
@@ -47,7 +46,7 @@ def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
     found = memory.Plan(
         n=n,
         d=shape[1],
-        h=model.n_components,
+        h=model.n_components or most_atoms(n, shape[1]),
         itemsize=4 if "float32" in dtype else 8,
         posterior=model.posterior,
         rank=model.rank,
@@ -92,9 +91,9 @@ def data_scale(model: Any, survey: rows.Survey, dtype: np.dtype, aside: float) -
     ValueError
         If such data cannot be learned from.
     """
-    inputs.check_enough(survey.rows - fitting.held_out_rows(survey.rows, aside), model.n_components)
+    inputs.check_enough(survey.rows - fitting.held_out_rows(survey.rows, aside), model.n_components or 1)
     inputs.check_known(survey)
-    return 2.0 ** round(math.log2(inputs.check_scale(survey, dtype)))
+    return rows.power_of_two(inputs.check_scale(survey, dtype))
 
 
 def free(model: Any) -> int | None:

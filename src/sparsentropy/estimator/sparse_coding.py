@@ -1,46 +1,21 @@
 """Sparse coding as a scikit-learn estimator: the front door of the library.
 
 `SparseCoding` learns a dictionary, the prior scale of every atom and the noise level from data, without a penalty to
-choose. It checks what comes in, brings the data to unit scale, lets `learning` do the work, and keeps numpy arrays.
-What can be done with a model that is fitted stands in `fitted`.
+choose. How it does so stands in `training`; what can be done with a model that is fitted, in `fitted`.
 """
 
-import math
 import os
-import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Self, final
 
-import numpy as np
-import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import validate_data
-
-from sparsentropy import arithmetic, fitting, inputs, memory, rows
-from sparsentropy.estimator import needs, places, sharing
-from sparsentropy.estimator.fitted import AbstractFitted
-from sparsentropy.estimator.inferring import numpy_of
-from sparsentropy.inference import (
-    AbstractSolver,
-    AmortizedSolver,
-    DiagonalSolver,
-    FullSolver,
-    LowRankSolver,
-    encoders,
-)
-from sparsentropy.inference.diagonal import operations
+from sparsentropy import fitting, inputs
+from sparsentropy.estimator import needs
+from sparsentropy.estimator.training import FIRST_BATCH_SWEEPS, AbstractTraining
 from sparsentropy.learning import Schedule
-from sparsentropy.learning.minibatch import default_batch
-from sparsentropy.objectives import Statistics
-from sparsentropy.rows import AbstractRows, AbstractSource, InMemory, Stored
-from sparsentropy.team import AbstractTeam
-
-FIRST_BATCH_SWEEPS = 10  # over the first batch of a stream
 
 
 @final
-class SparseCoding(AbstractFitted):
+class SparseCoding(AbstractTraining):
     """Sparse coding with learned scales, learned noise and uncertain codes.
 
     Models every data point as x = W z + noise with independent Laplace codes z and Gaussian noise, and infers a
@@ -50,8 +25,11 @@ class SparseCoding(AbstractFitted):
 
     Parameters
     ----------
-    n_components : int, default=100
-        Number of atoms h. Atoms that the data do not need end with a prior scale near zero.
+    n_components : int or None, default=None
+        Number of atoms h. Atoms that the data do not need end with a prior scale near zero. None: as many as there are
+        directions that stand out of the noise (probabilistic PCA and the Bayesian information criterion), at most two
+        thirds of those in which the data vary, and at most 100. Two thirds also where no direction stands out, as in
+        whitened data.
     posterior : {'diagonal', 'low-rank', 'full'}, default='diagonal'
         What a posterior can express: independent codes, `rank` joint directions, or all dependencies.
     rank : int, default=8
@@ -160,7 +138,7 @@ class SparseCoding(AbstractFitted):
 
     def __init__(
         self,
-        n_components: int = 100,
+        n_components: int | None = None,
         *,
         posterior: str = "diagonal",
         rank: int = 8,
@@ -244,9 +222,9 @@ class SparseCoding(AbstractFitted):
         del y
         with inputs.unchanged_on_failure(self):
             self._from_scratch(X, self.max_iter, self.validation_fraction)
-        if not self.converged_ and not self.interrupted_ and sharing.team_of(self.distributed).rank == 0:
-            made = self.n_iter_ if self._statistics is not None else self.max_iter  # of rounds not all are told
-            warnings.warn(fitting.unfinished(made, self.max_iter, self.tol), ConvergenceWarning, stacklevel=2)
+        made = self.n_iter_ if self._statistics is not None else self.max_iter  # of rounds not all are told
+        unfinished = None if self.converged_ else fitting.unfinished(made, self.max_iter, self.tol, self._dtype)
+        self._warn(unfinished)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -277,8 +255,11 @@ class SparseCoding(AbstractFitted):
                 "for a new model, or give fit all data, which may be a generator or a memory map."
             )
         with inputs.unchanged_on_failure(self):
-            first = not hasattr(self, "components_")
-            return self._from_scratch(X, FIRST_BATCH_SWEEPS, learning="sweeps") if first else self._next_part(X)
+            if hasattr(self, "components_"):
+                return self._next_part(X)
+            self._from_scratch(X, FIRST_BATCH_SWEEPS, learning="sweeps")
+        self._warn(None)
+        return self
 
     def memory_for(self, X: Any) -> int:
         """How much memory `fit` would need, about; nothing large is allocated.
@@ -305,143 +286,3 @@ class SparseCoding(AbstractFitted):
         if plan is None:
             raise TypeError("memory_for needs an array or a table with a shape (n, d); of a stream nobody knows it.")
         return plan.bytes
-
-    @arithmetic.computing()
-    def _next_part(self, X: Any) -> Self:
-        assert self._statistics is not None, "partial_fit refuses models of minibatches"
-        team, unit, seen = sharing.team_of(self.distributed), self.data_scale_, self.n_samples_seen_
-        with team.together():
-            solver, x = self._solver(), self._scaled_data(X)
-            own = sharing.share(len(x), team, self.distributed, batch=1)
-            x = x[own.start : own.stop]
-        past = self._statistics.to(x.device)
-        sweep = fitting.next_of_stream(x, solver, self._parameters(x.dtype, x.device), past, seen, team)
-        noise = float(sweep.parameters.noise_variance)
-        last = fitting.Outcome(sweep, [sweep.lower_bound], [noise], False).in_units(unit)
-        outcome = replace(
-            last,
-            bounds=[*self.lower_bounds_, *last.bounds],
-            noise_variances=[*self.noise_variances_, *last.noise_variances],
-            held_out=list(self.held_out_bounds_),
-            solver=solver,
-        )
-        (rows_here,) = team.sum(torch.tensor(len(x)))
-        self._keep(outcome, unit, seen=seen + int(rows_here))
-        return self
-
-    def _iterative(self) -> AbstractSolver:
-        kind = inputs.check_parameters(self)
-        return {"diagonal": DiagonalSolver(), "low-rank": LowRankSolver(self.rank), "full": FullSolver()}[kind]
-
-    def _solver(self) -> AbstractSolver:
-        """Check the parameters and build the E-step they name."""
-        iterative = self._iterative()
-        if self.inference == "iterative":
-            return iterative
-        if not hasattr(self, "encoder_"):
-            raise ValueError("inference='amortized' needs an encoder, but the model was fitted without one: fit again.")
-        return AmortizedSolver(self.encoder_, iterative, self.refine)
-
-    def _new_solver(self, x: AbstractRows, seed: int) -> AbstractSolver:
-        """One that has learned nothing, for a start."""
-        iterative = self._iterative()
-        if self.inference == "iterative":
-            return iterative
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            encoder = self._empty_encoder(x.shape[1])
-        return AmortizedSolver(encoder.to(x.device, x.dtype), iterative, self.refine)
-
-    def _empty_encoder(self, d: int) -> encoders.Encoder:
-        """One that has learned nothing."""
-        rank = self.rank if self.posterior == "low-rank" else 0
-        return encoders.build(self.encoder, d, self.n_components, rank)
-
-    def _training_data(self, X: Any, aside: float) -> tuple[AbstractRows, float]:
-        """Data divided by a power of two near their typical size, and that power; a part will be set aside."""
-        team, device = sharing.team_of(self.distributed), inputs.resolve_device(self.device)
-        with team.together():
-            batch = inputs.check_batch_size(self.batch_size) or memory.SWEEP_ROWS
-            given, dtype = self._given(X, team)
-            own = sharing.share(len(given), team, self.distributed, batch)
-            survey = sharing.survey_of(given, own)
-        survey = sharing.pooled(survey, dtype, team)
-        with team.together():
-            if not isinstance(given, torch.Tensor):  # which was checked before it got this type
-                inputs.check_finite(survey)
-            unit = needs.data_scale(self, survey, torch.zeros(0, dtype=dtype).numpy().dtype, aside)
-        if isinstance(given, torch.Tensor):
-            mine = given[own.start : own.stop]
-            x = InMemory(mine if unit == 1.0 else mine / unit)  # without a copy where it is the same
-            given = rows.Sliced(numpy_of(given))
-        else:
-            x = Stored(given, dtype, device, unit, survey).between(own.start, own.stop)
-        everything = Stored(given, dtype, device, unit, survey) if self.distributed == "same" else None
-        return sharing.shared(x, everything, own, team, survey.typical_size / unit, survey.has_gaps, batch), unit
-
-    def _given(self, X: Any, team: AbstractTeam) -> tuple[torch.Tensor | AbstractSource, torch.dtype]:
-        """Data that were given to this process, and the type in which they are learned from."""
-        source = sharing.source_of(X, team, self.distributed, inputs.check_cache(self.cache)[1])
-        if source is None:
-            x = self._data(X, reset=True)
-            return x, x.dtype
-        like: Any = np.empty((1, source.shape[1]))
-        validate_data(self, like, reset=True, skip_check_array=True)
-        return source, inputs.resolve_dtype(self.dtype, source.dtype)
-
-    @arithmetic.computing()
-    def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0, learning: str | None = None) -> Self:
-        early = needs.checked(self, X, aside, learning or self.learning)
-        x, unit = self._training_data(X, aside)
-        plan = early or needs.checked(self, x, aside, learning or self.learning)
-        assert plan, "rows have a shape"
-        size = default_batch(plan.d) if plan.learning == "minibatch" else memory.SWEEP_ROWS
-        settings = fitting.Settings(
-            n_components=self.n_components,
-            max_iter=max_iter,
-            tol=inputs.check_tolerance(self.tol),
-            batch_size=inputs.check_batch_size(self.batch_size) or size,
-            n_init=self.n_init,
-            validation_fraction=aside,
-            cache=needs.cache(self, x, plan),
-            annealing=inputs.check_annealing(self.annealing),
-            learning=plan.learning,
-        )
-        random = inputs.check_seed(self.random_state)
-        folder, every, resume = self.checkpoint, self.checkpoint_every, self.resume
-        opened = places.opened(folder, every, x, self.get_params(), resume=resume)
-        with opened as (checkpoints, place), arithmetic.computing(operations(plan.h, plan.d)):
-            outcome = fitting.best_of_starts(
-                x, lambda seed: self._new_solver(x, seed), settings, random, unit, self._tell, checkpoints, place
-            )
-        self._keep(outcome, unit, seen=len(x) - fitting.held_out_rows(len(x), aside))
-        return self
-
-    def _tell(self, progress: fitting.Progress) -> bool:
-        """Report a sweep to the user; True when the user wants to stop."""
-        if self.verbose and sharing.team_of(self.distributed).rank == 0:
-            print(progress)
-        return self.callback is not None and bool(self.callback(progress))
-
-    def _keep(self, outcome: fitting.Outcome, unit: float, seen: int) -> None:
-        """Set the fitted attributes, in data units."""
-        last = outcome.best
-        p = last.parameters
-        if isinstance(outcome.solver, AmortizedSolver):
-            self.encoder_ = outcome.solver.encoder.eval()
-        elif hasattr(self, "encoder_"):
-            del self.encoder_
-        self.data_scale_ = unit
-        self.components_ = np.ascontiguousarray(numpy_of(p.dictionary).T)
-        self.prior_scale_ = numpy_of(p.prior_scale * unit)
-        self.noise_variance_ = float(p.noise_variance) * unit**2
-        self.lower_bounds_ = np.array(outcome.bounds)
-        self.held_out_bounds_ = np.array(outcome.held_out)
-        self.noise_variances_ = np.array(outcome.noise_variances)
-        self.lower_bound_ = last.lower_bound - float(last.statistics.d) * math.log(unit)
-        self.n_iter_ = len(outcome.bounds)
-        self.converged_ = last.converged
-        self.interrupted_ = outcome.interrupted
-        self.n_samples_seen_ = seen
-        # Those of minibatches say nothing of pairs of atoms, without which a stream cannot be gone on with
-        self._statistics = last.statistics.to(torch.device("cpu")) if isinstance(last.statistics, Statistics) else None

@@ -12,7 +12,18 @@ from sparsentropy.learning.gradient import learn_amortized
 from sparsentropy.learning.loop import learn
 from sparsentropy.learning.minibatch import learn_by_batches
 from sparsentropy.learning.shelf import IN_MEMORY, Cache
-from sparsentropy.learning.start import random_starts
+from sparsentropy.learning.start import most_atoms, random_starts, suitable_number
 from sparsentropy.learning.task import Sweep
 
-__all__ = ["IN_MEMORY", "Cache", "Schedule", "Sweep", "learn", "learn_amortized", "learn_by_batches", "random_starts"]
+__all__ = [
+    "IN_MEMORY",
+    "Cache",
+    "Schedule",
+    "Sweep",
+    "learn",
+    "learn_amortized",
+    "learn_by_batches",
+    "most_atoms",
+    "random_starts",
+    "suitable_number",
+]

@@ -7,12 +7,12 @@ x ν_h − Σ_{j≠h} w_j S_jh. In both cases the prior scales and the noise var
 (Theorem 2 of Velychko et al., AISTATS 2024).
 """
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from sparsentropy import rows
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, AbstractStatistics, Statistics, Weights
 
@@ -134,12 +134,16 @@ def floored(parameters: Parameters, unit: float) -> Parameters:
     """Keep scales and noise away from zero, where the arithmetic ends; `unit` is the typical size of the data.
 
     An atom that is not needed shrinks by a constant factor at every sweep and would underflow; exactly explained data
-    have no noise at all. Both floors lie far below anything that could be seen in the data. They go by the nearest
-    power of two, since the last digit of the unit is another for rows in memory than for the same rows in a file.
+    have no noise at all. Both floors lie far below anything that could be seen in the data.
     """
-    eps, unit = torch.finfo(parameters.dictionary.dtype).eps, 2.0 ** round(math.log2(unit))
+    unit = rows.power_of_two(unit)
     return replace(
         parameters,
         prior_scale=parameters.prior_scale.clamp(min=1e-7 * unit),
-        noise_variance=parameters.noise_variance.clamp(min=max(0.1 * eps, 1e-12) * unit**2),
+        noise_variance=parameters.noise_variance.clamp(min=least_noise(parameters.dictionary.dtype) * unit**2),
     )
+
+
+def least_noise(dtype: torch.dtype) -> float:
+    """Return the noise variance that data of size 1 have at least in this arithmetic."""
+    return max(0.1 * torch.finfo(dtype).eps, 1e-12)

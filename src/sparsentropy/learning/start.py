@@ -40,6 +40,7 @@ SMALLEST_NOISE = 1e-8  # of the squared typical size of the data; they may lie i
 # elements of the matrices that are inverted together, iterations, and the change after which it has settled
 EM_WORK, EM_LEAST, EM_CHUNK = 5e10, 4, 2**21
 EM_ITERATIONS, EM_ENOUGH, EM_RIDGE = 100, 1e-3, 1e-8
+MOST_ATOMS, OF_DIRECTIONS = 100, (2, 3)  # where nobody says how many; 2/3 leaves a third to tell the noise from
 SHARE = 0.01  # of the smallest eigenvalue that is noise where no direction is left for it
 
 
@@ -67,14 +68,65 @@ def random_starts(x: Tensor | AbstractRows, h: int, generator: torch.Generator) 
     """
     data = rows.of(x)
     n, d = data.shape
-    moment = completed_second_moment(data, generator) if data.has_gaps else _second_moment_of_any(data)
-    eigenvalues, eigenvectors = torch.linalg.eigh(moment)  # ascending
+    eigenvalues, eigenvectors = torch.linalg.eigh(_moment(data, generator))  # ascending
     eigenvalues = eigenvalues.clamp(min=_least_noise(eigenvalues, data.typical_size()))
     kept = max(1, _rank(eigenvalues, n, h))
     places = [(kept, h), (kept, kept), (d, d)] if h >= d else [(kept, h), (kept, kept)]
     eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.flip(1)
     starts = [_start(eigenvalues, eigenvectors, rank, used, h, generator) for rank, used in dict.fromkeys(places)]
     return [start.to(data.dtype) for start in starts]
+
+
+def suitable_number(x: Tensor | AbstractRows, generator: torch.Generator) -> int:
+    """Return a number of atoms that suits the data.
+
+    As many as there are directions that stand out of the noise, by the Bayesian information criterion of probabilistic
+    PCA; but at most two thirds of the directions in which data vary at all, since the noise is told by the others, and
+    at most 100. Where no direction stands out, as in whitened data, two thirds of them.
+
+    Parameters
+    ----------
+    x : Tensor or AbstractRows, shape (n, d)
+        Data; NaN is what is missing.
+    generator : torch.Generator
+        Draws the rows that stand for all where values are missing.
+
+    Returns
+    -------
+    int
+        From 1 to `most_atoms(n, d)`.
+
+    Raises
+    ------
+    ValueError
+        If the data are zero.
+
+    Examples
+    --------
+    >>> draw = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(1000, 3, generator=draw) @ torch.randn(3, 10, generator=draw)
+    >>> suitable_number(x + 0.1 * torch.randn(1000, 10, generator=draw), draw)
+    3
+    """
+    data = rows.of(x)
+    n, d = data.shape
+    eigenvalues = torch.linalg.eigvalsh(_moment(data, generator))
+    least = _least_noise(eigenvalues, data.typical_size())
+    part, whole = OF_DIRECTIONS
+    vary = part * int((eigenvalues > least).sum()) // whole
+    found = min(_rank(eigenvalues.clamp(min=least), n, d) or vary, vary, most_atoms(n, d))
+    return data.team.told(max(1, found))[0]
+
+
+def most_atoms(n: int, d: int) -> int:
+    """Return the largest number of atoms that `suitable_number` gives for n data points of d entries."""
+    part, whole = OF_DIRECTIONS
+    return max(1, min(MOST_ATOMS, n, part * d // whole))
+
+
+def _moment(data: AbstractRows, generator: torch.Generator) -> Tensor:
+    """Return the mean of x xᵀ (d, d), completed where values are missing."""
+    return completed_second_moment(data, generator) if data.has_gaps else _second_moment_of_any(data)
 
 
 def second_moment(x: Tensor | AbstractRows, team: AbstractTeam | None = None) -> Tensor:
@@ -218,7 +270,7 @@ def _least_noise(eigenvalues: Tensor, size: float) -> float:
     rounding can reach, and nothing else: a single outlier may have made it 10¹⁰ times that of all other directions.
     """
     rounding = len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * float(eigenvalues[-1])
-    return max(SMALLEST_NOISE * size**2, rounding)
+    return max(SMALLEST_NOISE * rows.power_of_two(size) ** 2, rounding) if size else rounding
 
 
 def _rank(eigenvalues: Tensor, n: int, most: int) -> int:

@@ -22,7 +22,7 @@ from sparsentropy.rows.sources import (
 )
 from sparsentropy.rows.spool import batches_of, is_stream, spool
 from sparsentropy.rows.stored import MEMORY, Stored
-from sparsentropy.rows.survey import Survey
+from sparsentropy.rows.survey import Survey, power_of_two
 
 __all__ = [
     "MEMORY",
@@ -45,6 +45,7 @@ __all__ = [
     "is_stream",
     "of",
     "pieces",
+    "power_of_two",
     "read_at",
     "share",
     "source_of",

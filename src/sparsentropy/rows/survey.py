@@ -26,15 +26,16 @@ class Survey:
     ----------
     rows : int
     largest : float
-        Largest absolute value; 0 where nothing is known.
+        Largest absolute value; 0 where nothing is known. Sums are of values divided by it, so that they can be neither
+        too small nor too large.
     roots : float
-        Sum of the square roots √(|x| / largest), which can be neither too small nor too large.
+        Sum of √|x|.
     nonzero : int
         Entries that are known and not zero.
-    count : int
-        Entries that are known.
-    known : ndarray of bool, shape (d,)
-        Columns in which anything is known.
+    known : ndarray of int, shape (d,)
+        Entries of every column that are known.
+    sums, squares : ndarray, shape (d,)
+        Sums of x and of x² in every column.
     infinite : int
         Entries that are infinite.
     where : tuple of int, optional
@@ -45,8 +46,9 @@ class Survey:
     largest: float
     roots: float
     nonzero: int
-    count: int
-    known: NDArray[np.bool_]
+    known: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
     infinite: int
     where: tuple[int, int] | None
 
@@ -58,7 +60,7 @@ class Survey:
         --------
         >>> survey = Survey.of(np.array([[3.0, np.nan], [-4.0, np.nan]]))
         >>> survey.largest, survey.count, survey.nonzero, survey.known.tolist()
-        (4.0, 2, 2, [True, False])
+        (4.0, 2, 2, [2, 0])
         """
         return cls.over(x[begin : begin + ROWS] for begin in range(0, max(len(x), 1), ROWS))
 
@@ -79,46 +81,58 @@ class Survey:
             x = x.astype(np.float64)
         missing, infinite = np.isnan(x), np.isinf(x)
         there = bool(infinite.any())
-        finite = np.where(infinite, 0, x) if there else x
-        largest = float(
-            np.fmax(np.fmax.reduce(finite, axis=None, initial=0), -np.fmin.reduce(finite, axis=None, initial=0))
-        )
+        finite = np.where(infinite | missing, 0, x)
+        largest = float(np.abs(finite).max(initial=0))
         with np.errstate(under="ignore"):
-            roots = (
-                float(np.nansum(np.sqrt(np.abs(finite / x.dtype.type(largest))), dtype=np.float64)) if largest else 0.0
-            )
+            scaled = finite / x.dtype.type(largest or 1)
+            roots = float(np.sqrt(np.abs(scaled)).sum(dtype=np.float64))
+            squares = np.square(scaled).sum(0, dtype=np.float64)
         row, column = np.argwhere(infinite)[0] if there else (0, 0)
-        where = (int(row), int(column)) if there else None
-        count = x.size - int(missing.sum())
-        nonzero = int(np.count_nonzero(finite)) - int(missing.sum())  # NaN is not zero
-        known = np.asarray(~missing.all(0))
-        return cls(len(x), largest, roots, nonzero, count, known, int(infinite.sum()), where)
+        return cls(
+            rows=len(x),
+            largest=largest,
+            roots=roots,
+            nonzero=int(np.count_nonzero(finite)),
+            known=(~missing).sum(0),
+            sums=scaled.sum(0, dtype=np.float64),
+            squares=squares,
+            infinite=int(infinite.sum()),
+            where=(int(row), int(column)) if there else None,
+        )
 
     def __add__(self, other: "Survey") -> "Survey":
         largest = max(self.largest, other.largest)
-        roots = math.fsum(part.roots * math.sqrt(part.largest / largest) for part in (self, other)) if largest else 0.0
+        one, two = (part.largest / largest if largest else 0.0 for part in (self, other))
         where = self.where
         if where is None and other.where is not None:
             where = (self.rows + other.where[0], other.where[1])
         return Survey(
-            self.rows + other.rows,
-            largest,
-            roots,
-            self.nonzero + other.nonzero,
-            self.count + other.count,
-            self.known | other.known,
-            self.infinite + other.infinite,
-            where,
+            rows=self.rows + other.rows,
+            largest=largest,
+            roots=math.sqrt(one) * self.roots + math.sqrt(two) * other.roots,
+            nonzero=self.nonzero + other.nonzero,
+            known=self.known + other.known,
+            sums=one * self.sums + two * other.sums,
+            squares=one**2 * self.squares + two**2 * other.squares,
+            infinite=self.infinite + other.infinite,
+            where=where,
         )
 
     def pooled(self, team: AbstractTeam) -> "Survey":
         """Of the data of all processes, in their order."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)} | {"known": self.known.tolist()}
-        found = [Survey(**told | {"known": np.array(told["known"], bool)}) for told in team.told(own)]
-        total = found[0]
-        for other in found[1:]:
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: value for name, value in own.items() if isinstance(value, np.ndarray)}
+        found = team.told(own | {name: value.tolist() for name, value in arrays.items()})
+        parts = [Survey(**told | {name: np.array(told[name], a.dtype) for name, a in arrays.items()}) for told in found]
+        total = parts[0]
+        for other in parts[1:]:
             total += other
         return replace(total, where=None if total.where is None else (total.where[0], total.where[1]))
+
+    @property
+    def count(self) -> int:
+        """Entries that are known."""
+        return int(self.known.sum())
 
     @property
     def has_gaps(self) -> bool:
@@ -129,6 +143,17 @@ class Survey:
     def typical_size(self) -> float:
         """See `typical_size`; infinite values are left out."""
         return self.largest * typical_size(self.roots, self.nonzero)
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Mean of every column (d,)."""
+        return self.largest * self.sums / np.maximum(self.known, 1)
+
+    @property
+    def deviations(self) -> NDArray[np.float64]:
+        """Standard deviation of every column (d,); its digits are few where it is far smaller than the mean."""
+        count = np.maximum(self.known, 1)
+        return self.largest * np.sqrt(np.maximum(self.squares / count - np.square(self.sums / count), 0.0))
 
 
 def typical_size(roots: float, nonzero: float) -> float:
@@ -151,7 +176,21 @@ def typical_size(roots: float, nonzero: float) -> float:
     Examples
     --------
     >>> x = np.random.default_rng(0).normal(scale=2.0, size=10_000)
-    >>> round(typical_size(np.sqrt(np.abs(x)).sum(), len(x)), 1)
+    >>> round(float(typical_size(np.sqrt(np.abs(x)).sum(), len(x))), 1)
     2.0
     """
     return (roots / nonzero / MEAN_ROOT) ** 2 if nonzero else 0.0
+
+
+def power_of_two(size: float) -> float:
+    """Return the power of two nearest to a size above zero.
+
+    The last digit of a typical size is another for rows in memory than for the same rows in a file, which are summed in
+    other pieces. What is computed goes by this instead.
+
+    Examples
+    --------
+    >>> power_of_two(3.0), power_of_two(0.3)
+    (4.0, 0.25)
+    """
+    return 2.0 ** round(math.log2(size))
