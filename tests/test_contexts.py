@@ -66,7 +66,8 @@ def test_denoised_data_are_the_mean_of_dense_posteriors(d, h, dtype):
     contexts = contexts_of(d, h)
     x = drawn(contexts, 20)[0]
     weight = torch.softmax(contexts.log_joint(x), 1)
-    weight = weight * (weight > 1e-3)  # what is rarer is left out
+    weight = weight * (weight > 1e-3)  # what is rarer is left out, and the rest counts as if it were all
+    weight = weight / weight.sum(1, keepdim=True)
     mean, square = torch.zeros_like(x), torch.zeros(len(x)).double()
     for (clean, data), r in zip(dense(contexts), weight.T, strict=True):
         gain = clean @ torch.linalg.inv(data)

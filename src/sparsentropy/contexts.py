@@ -7,7 +7,8 @@ and with atoms that are switched on and off together. Data have the covariance
 
     C_c = W diag(v_c) Wᵀ + σ² I
 
-in a context, and everything about them is exact: the likelihood, the probability of each context, and the codes.
+in a context. The likelihood of data is exact. Contexts that are hardly probable for a data point are neglected when its
+codes are asked for, and what is left counts as if it were all.
 """
 
 import math
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 ROWS = 16384  # data points that are worked on at once
-LEAST = 1e-3  # probability of a context below which its codes are not asked for
+LEAST = 1e-3  # probability of a context below which it is neglected
 
 
 @final
@@ -73,21 +74,42 @@ class Contexts:
         return scores
 
     def members(self, probability: Tensor) -> Iterator[tuple["InContext", Tensor, Tensor]]:
-        """Every context's model, the data points that may be in it, and the probability (m, 1) that each is."""
+        """Every context's model, the data points that may be in it, and the probability (m, 1) that each is.
+
+        Of the probabilities (n, k) only those above zero are looked at; see `probable`.
+        """
         for context, model in enumerate(self.models):
-            rows = (probability[:, context] > LEAST).nonzero().ravel()
+            rows = probability[:, context].nonzero().ravel()
             yield model, rows, probability[rows, context, None]
 
     def denoised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of Wz (n, d), of what the data would be without noise, and its variance (n,) summed over dimensions."""
         mean, square = torch.zeros_like(x), x.new_zeros(len(x))
         for part, mean_part, square_part in zip(x.split(ROWS), mean.split(ROWS), square.split(ROWS), strict=True):
-            for model, rows, weight in self.members(torch.softmax(self.log_joint(part), 1)):
+            for model, rows, weight in self.members(probable(self.log_joint(part))):
                 clean = part[rows] @ model.filter
                 mean_part.index_add_(0, rows, weight * clean)
                 # The variance of a mixture: mean of variances, plus the variance of means
                 square_part.index_add_(0, rows, weight[:, 0] * (clean.square().sum(1) + model.clean_variance))
         return mean, (square - mean.square().sum(1)).clamp_(min=0)
+
+
+def probable(log_joint: Tensor) -> Tensor:
+    """Return the probability of each context, (n, k): 0 for those that are hardly probable, and 1 for all together.
+
+    Parameters
+    ----------
+    log_joint : Tensor, shape (n, k)
+        Nats.
+
+    Examples
+    --------
+    >>> probable(torch.tensor([[0.0, -1.0, -10.0]])).round(decimals=3)
+    tensor([[0.7310, 0.2690, 0.0000]])
+    """
+    probability = torch.softmax(log_joint, 1)
+    probability[probability < LEAST] = 0
+    return probability / probability.sum(1, keepdim=True)
 
 
 @final

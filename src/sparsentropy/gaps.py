@@ -21,7 +21,6 @@ from torch import Tensor
 
 AT_ONCE = 2**22  # numbers in a stack of matrices that is worked on
 COMMON = 16  # data points that share a pattern from which on it is solved once for all
-LEAST = 1e-3  # probability of a context below which it is neglected
 
 
 @final
@@ -216,10 +215,3 @@ class BlockContexts:
                     variance = own - (codes.root @ W.T).square().sum(1)
                     square.index_add_(0, codes.rows, weight * (variance + clean.square()))
         return mean, (square - mean.square().sum(1)).clamp_(min=0)
-
-
-def probable(log_joint: Tensor) -> Tensor:
-    """Probability of each context, (n, k); exactly 0 for those that are out of the question."""
-    probability = torch.softmax(log_joint, 1)
-    probability[probability < LEAST] = 0
-    return probability / probability.sum(1, keepdim=True)

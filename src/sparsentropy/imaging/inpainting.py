@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from sparsentropy.gaps import BlockContexts, Seen, probable
+from sparsentropy.contexts import probable
+from sparsentropy.gaps import BlockContexts, Seen
 from sparsentropy.imaging import pixels
 from sparsentropy.imaging.blocks import Blocks
 from sparsentropy.imaging.noise import of_pixels

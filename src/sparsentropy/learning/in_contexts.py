@@ -1,11 +1,12 @@
 """Learning a dictionary, its variances in every context, and how often each context is met.
 
-Expectation maximisation without any approximation: each sweep asks in which context every data point is and what its
-codes are there, and takes the closed forms. With r_nc the probability of context c and T_c the covariance of its codes,
+Expectation maximisation: each sweep asks in which context every data point is and what its codes are there, and takes
+the closed forms. With r_nc the probability of context c and T_c the covariance of its codes,
 
     W = (Σ r x νᵀ)(Σ r (ννᵀ + T))⁻¹,    v_c = Σ_n r (ν² + diag T) / Σ_n r,    π_c = mean_n r.
 
-The log likelihood rises at every sweep. The noise variance is given, not learned: codes with the same variance for all
+Contexts with r below a thousandth are neglected and the others' r add up to one, so the log likelihood rises at every
+sweep up to what is neglected. The noise variance is given, not learned: codes with the same variance for all
 atoms of a basis cannot be told from noise, so the likelihood does not say where the one ends and the other begins.
 """
 
@@ -17,7 +18,7 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-from sparsentropy.contexts import Contexts
+from sparsentropy.contexts import Contexts, probable
 from sparsentropy.learning import em
 
 FEW = 3.0  # data points in a context below which it is given up
@@ -54,7 +55,7 @@ def _sweep(x: Tensor, contexts: Contexts, *, learns: bool) -> ContextSweep:
     W = contexts.dictionary
     cross, moment = W.double() * 0, torch.zeros(W.shape[1], W.shape[1], dtype=torch.float64, device=W.device)
     variances, shares, few = [], [], min(FEW, len(x) / len(contexts))
-    for model, rows, weight in contexts.members(torch.exp(joint - total[:, None])):
+    for model, rows, weight in contexts.members(probable(joint)):
         count = float(weight.sum(dtype=torch.float64))
         if count < few:
             continue

@@ -13,7 +13,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sparsentropy.gaps import BlockContexts, Seen, probable
+from sparsentropy.contexts import probable
+from sparsentropy.gaps import BlockContexts, Seen
 
 FEW = 3.0  # data points in a context below which it is given up
 NARROW = 1e-4  # least variance of a code, in units of the least noise variance
