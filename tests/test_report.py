@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from sparsentropy import SparseCoding, report, results
+from sparsentropy import SparseCoding, datasets, report, results
 from sparsentropy.results import Result
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -204,11 +204,14 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(changes):
         make_result(**changes)
 
 
-def test_an_atom_is_in_use_if_its_code_ever_exceeds_the_noise():
-    codes = np.zeros((100, 12))
-    codes[3, 2] = -0.5
-    codes[4, 5] = 0.05
-    assert make_result(codes=codes).atoms_in_use(noise_std=0.1) == 1
+def test_reports_count_the_atoms_that_pruning_keeps():
+    X = datasets.make_bars(300, noise_std=0.1, seed=0).data
+    model = SparseCoding(15, random_state=0, tol=0.1).fit(X)
+    kept = len(model.prune().components_)
+    assert kept < 15
+    result = results.summarise(model, X, title="bars")
+    assert result.metrics["atoms_in_use"] == model.active_atoms_.sum() == kept
+    assert f"{kept} atoms are in use" in report.headline(result)
 
 
 @pytest.mark.parametrize("atoms", [1, 9, 10, 64, 100, 101, 256, 1024])

@@ -314,11 +314,11 @@ def resolve_device(name: Any) -> torch.device:
     return device
 
 
-def kept_atoms(keep: Any, prior_scale: np.ndarray, noise: float) -> np.ndarray:
-    """Indices of the atoms to keep: so many, these, or those that are not off."""
+def kept_atoms(keep: Any, prior_scale: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Indices of the atoms to keep: so many, these, or those that are active."""
     h = len(prior_scale)
     if keep is None:
-        kept = np.flatnonzero(prior_scale >= 0.1 * noise)
+        kept = np.flatnonzero(active)
     elif np.ndim(keep) == 0:
         if check_count("keep", keep) > h:
             raise ValueError(f"keep={keep} is more than the {h} atoms that the model has")

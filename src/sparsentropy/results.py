@@ -66,8 +66,8 @@ class Result:
     --------
     >>> one = np.ones((1, 4))
     >>> result = Result("ones", one, np.ones(1), np.zeros(3), np.ones(3), one, one, np.ones((5, 1)), {}, {})
-    >>> result.atoms_in_use(noise_std=0.1)
-    1
+    >>> result.codes.shape
+    (5, 1)
     """
 
     title: str
@@ -91,21 +91,6 @@ class Result:
             if np.shape(getattr(self, name)) != shape:
                 got = np.shape(getattr(self, name))
                 raise ValueError(f"{name} must have shape {shape} to fit components {(h, d)}; got {got}")
-
-    def atoms_in_use(self, noise_std: float) -> int:
-        """Count the atoms whose code exceeds the noise in at least one of the sampled data points.
-
-        Parameters
-        ----------
-        noise_std : float
-            Noise standard deviation, in units of the data.
-
-        Returns
-        -------
-        int
-            Between 0 and h.
-        """
-        return int((np.abs(self.codes) > noise_std).any(axis=0).sum())
 
 
 def summarise(
@@ -179,7 +164,7 @@ def summarise(
         lower_bound=float(model.lower_bound_),
         held_out_bound=None if held_out is None else float(model.score(held_out)),
         noise_std=std,
-        atoms_in_use=result.atoms_in_use(std),
+        atoms_in_use=int(model.active_atoms_.sum()),
         gini=float(metrics.gini(result.codes)),
         n_samples=len(X),
         n_iter=int(model.n_iter_),

@@ -20,6 +20,7 @@ from torch import Tensor
 from sparsentropy import inputs, model_file
 from sparsentropy.estimator.inferring import AbstractInferring, numpy_of
 from sparsentropy.inference.encoders import Encoder
+from sparsentropy.learning import em
 from sparsentropy.module import SparseCodingModule
 from sparsentropy.objectives import Statistics
 
@@ -32,6 +33,11 @@ class AbstractFitted(AbstractInferring, ABC):
     n_samples_seen_: int
     _statistics: Statistics | None  # those of minibatches are too few to go on from
 
+    @property
+    def active_atoms_(self) -> np.ndarray:
+        """Whether each atom is in use: its prior scale is at least a tenth of the noise. Shape (h,)."""
+        return em.above_noise(self.prior_scale_, self.noise_variance_)
+
     def prune(self, keep: int | ArrayLike | None = None) -> Self:
         """Give a model with fewer atoms.
 
@@ -39,7 +45,7 @@ class AbstractFitted(AbstractInferring, ABC):
         ----------
         keep : int or array-like, optional
             How many atoms, those with the largest prior scales, or which ones: indices, or a bool for each. Without it
-            only atoms that are off go, whose scale is less than a tenth of the noise.
+            those of `active_atoms_`.
 
         Returns
         -------
@@ -64,7 +70,7 @@ class AbstractFitted(AbstractInferring, ABC):
         check_is_fitted(self)
         if self.inference == "amortized":
             raise ValueError("prune needs inference='iterative': an encoder has answers for all atoms; fit again")
-        kept = inputs.kept_atoms(keep, self.prior_scale_, self.noise_variance_**0.5)
+        kept = inputs.kept_atoms(keep, self.prior_scale_, self.active_atoms_)
         lost = np.square(np.delete(self.prior_scale_, kept))
         pruned = copy(self)
         pruned.set_params(n_components=len(kept))

@@ -95,6 +95,9 @@ class SparseCoding(AbstractTraining):
         Dictionary; atoms are rows of unit length.
     prior_scale_ : ndarray, shape (h,)
         Scale λ of every atom's prior, in data units: the mean absolute value of its codes, and its relevance.
+    active_atoms_ : ndarray of bool, shape (h,)
+        Whether each atom is in use: its prior scale is at least a tenth of the noise. What `prune` keeps, and what
+        reports count.
     noise_variance_ : float
         σ², data units squared.
     lower_bound_ : float

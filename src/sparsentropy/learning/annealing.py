@@ -131,7 +131,8 @@ def _annealed(task: Task, state: State, before: Parameters) -> State:
 
 def _in_use(state: State) -> Tensor:
     """Atoms whose codes stand out of their uncertainty, which may itself have collapsed, and out of the noise."""
-    return em.loud(state.parameters) & (state.statistics.usage >= OFF)
+    p = state.parameters
+    return em.above_noise(p.prior_scale, p.noise_variance) & (state.statistics.usage >= OFF)
 
 
 def _restored(parameters: Parameters, before: Parameters, lost: Tensor) -> Parameters:

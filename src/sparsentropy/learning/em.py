@@ -8,13 +8,17 @@ x ν_h − Σ_{j≠h} w_j S_jh. In both cases the prior scales and the noise var
 """
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparsentropy import rows
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import PLAIN, AbstractStatistics, Statistics, Weights
+
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 NARROW = 0.1  # λ|w|/σ below which an atom may be off
 AWAY = 1e3  # σ/(λ|w|) that it is given
@@ -120,14 +124,27 @@ def columnwise(statistics: Statistics, dictionary: Tensor) -> Tensor:
     return W
 
 
-def loud(parameters: Parameters) -> Tensor:
-    """Whether each atom (h,) stands out of the noise."""
-    return parameters.prior_scale >= NARROW * parameters.noise_variance.sqrt()
+def above_noise(prior_scale: Array, noise_variance: Any) -> Array:
+    """Return whether each atom of unit length is in use, (h,): whether its codes stand out of the noise.
+
+    Parameters
+    ----------
+    prior_scale : Tensor or ndarray, shape (h,)
+        Data units.
+    noise_variance : Tensor or float
+        Data units squared.
+
+    Examples
+    --------
+    >>> above_noise(torch.tensor([2.0, 0.01]), 1.0)
+    tensor([ True, False])
+    """
+    return prior_scale >= NARROW * noise_variance**0.5
 
 
 def in_use(parameters: Parameters) -> int:
-    """Number of atoms that stand out of the noise."""
-    return int(loud(parameters).sum())
+    """Return the number of atoms that are in use."""
+    return int(above_noise(parameters.prior_scale, parameters.noise_variance).sum())
 
 
 def floored(parameters: Parameters, unit: float) -> Parameters:

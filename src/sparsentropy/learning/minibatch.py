@@ -333,7 +333,7 @@ class _Learner:
         p, factor = self.parameters, self._factor().to(slope.dtype)
         code_square = (self.sums.code_square / self.sums.n).to(slope.dtype)
         step = torch.cholesky_solve(slope, factor) * (self.rate / code_square)
-        step *= em.loud(p).to(step.dtype)
+        step *= em.above_noise(p.prior_scale, p.noise_variance).to(step.dtype)
         return step * (CAP / step.norm(dim=0).clamp(min=CAP))
 
     def _factor(self) -> Tensor:
