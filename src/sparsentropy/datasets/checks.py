@@ -15,6 +15,10 @@ from typing import Any, SupportsIndex, cast
 import numpy as np
 
 
+class UnsupportedError(ValueError):
+    """What a file holds is of a kind that is not read, though nothing is wrong with it."""
+
+
 def count(name: str, value: Any, *, least: int = 1) -> int:
     """Return ``value`` as an int that is at least ``least``."""
     try:
@@ -131,6 +135,8 @@ def reading(found: Path, kind: str) -> Iterator[None]:
         yield
     except PermissionError:
         raise PermissionError(f"{found} cannot be opened (permission denied); allow reading it") from None
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{found} cannot be read as {kind}: {error}") from None
     except Exception as error:  # decoders raise almost anything when bytes are missing or wrong
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageOps
 
-from . import checks
+from . import checks, tiff
 
 # The files taken from a folder; a file that is named directly may have any suffix.
 SUFFIXES = frozenset(
@@ -59,7 +59,8 @@ def load_images(
     Parameters
     ----------
     path : path, list of paths, or folder
-        Files in any format Pillow reads. A folder is searched recursively in sorted order; hidden files and
+        Files in any format Pillow reads, and TIFF files with whole bytes per sample, floating point ones
+        too. A folder is searched recursively in sorted order; hidden files and
         files without a usual image suffix are passed over.
     grey : bool
         True returns (rows, columns); False returns (rows, columns, 3). Transparency is dropped.
@@ -67,10 +68,11 @@ def load_images(
     Returns
     -------
     list of ndarray
-        float64 images scaled to [0, 1] by the range of the stored type (255 or 65,535). Floating point
-        images keep their values. Every page of a TIFF is an image of its own; other formats give their
-        first frame. Photographs are turned upright as their camera recorded. Colour with 16 bits per
-        channel is read with 8, which is all that Pillow offers.
+        float64 images scaled to [0, 1] by the largest number of the stored type (255, 65,535, …).
+        Floating point images keep their values. Every page of a TIFF is an image of its own, but for masks
+        and for small copies of other pages; other formats give their first frame. Photographs are turned
+        upright as their camera recorded. PNG and PPM files in colour with 16 bits per channel are read with
+        8, which is all that Pillow offers.
 
     Raises
     ------
@@ -126,18 +128,29 @@ def folder_files(folder: Path) -> list[Path]:
 
 def read_image(file: Path, *, grey: bool) -> list[np.ndarray]:
     """Return the images in one file, scaled to [0, 1]."""
-    with checks.reading(file, "an image"), Image.open(file) as picture:
-        pages = ImageSequence.Iterator(picture) if picture.format == "TIFF" else [picture]
-        images = [unit_range(ImageOps.exif_transpose(page), picture.format) for page in pages]
+    with checks.reading(file, "an image"):
+        if tiff.is_tiff(file):
+            images = [of_page(page) for page in tiff.pages(file)]
+        else:
+            with Image.open(file) as picture:
+                images = [unit_range(ImageOps.exif_transpose(picture), picture.format)]
     images = [checks.floats(f"the image {file}", image) for image in images]
     return [to_grey(image) if grey else to_colour(image) for image in images]
 
 
 def image_shapes(file: Path) -> list[tuple[int, int]]:
     """Return rows and columns of the images in one file, without reading their pixels."""
-    with checks.reading(file, "an image"), Image.open(file) as picture:
-        pages = ImageSequence.Iterator(picture) if picture.format == "TIFF" else [picture]
-        return [upright(page) for page in pages]
+    with checks.reading(file, "an image"):
+        if tiff.is_tiff(file):
+            return [page.shape for page in tiff.pages(file)]
+        with Image.open(file) as picture:
+            return [upright(picture)]
+
+
+def of_page(page: tiff.Page) -> np.ndarray:
+    """Return the pixels of a page, floating point ones as they are, others divided by the largest of their type."""
+    pixels = page.read().pixels
+    return pixels if pixels.dtype.kind == "f" else pixels / np.iinfo(pixels.dtype).max
 
 
 def upright(picture: Image.Image) -> tuple[int, int]:
