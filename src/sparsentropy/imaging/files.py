@@ -1,7 +1,8 @@
 """Image files that keep what they are: grey or colour, 8 or 16 bits, with or without transparency.
 
-Pillow reads and writes nearly everything; it halves colours of 16 bits, so PNG files that have them go through pypng
-and TIFF files through tifffile.
+Pillow reads and writes nearly everything; it halves colours of 16 bits, so files that have them go other ways
+(`deep`, `datasets.tiff`). Colour profile, resolution and EXIF go back into the file (`metadata`); other descriptions,
+such as XMP and IPTC, do not.
 """
 
 import io
@@ -11,14 +12,21 @@ from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from sparsentropy import storage
-from sparsentropy.datasets import checks
+from sparsentropy.datasets import checks, tiff
+from sparsentropy.datasets.tiff import Raster
+from sparsentropy.imaging import deep, tiff_writer
+from sparsentropy.imaging.metadata import Metadata
 
-DEEP = {".png", ".tif", ".tiff", ".npy"}  # files that can hold 16 bits
-FLOAT = {".tif", ".tiff", ".npy"}
-SHALLOW = {".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".jp2"}
+SHALLOW = {".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".jp2"}  # files that hold 8 bits alone
+PNM = {".pgm", ".ppm", ".pnm"}
+TIFF = {".tif", ".tiff"}
+OPAQUE = {".jpg", ".jpeg", ".bmp"} | PNM
+TYPES = {ending: {"uint8"} for ending in SHALLOW} | {ending: {"uint8", "uint16"} for ending in {".png"} | PNM}
+TYPES |= {ending: {np.dtype(code).name for code in tiff.TYPES.values()} for ending in TIFF}
+MOST_COLOURS = 3  # of all files but .npy
 # JPEG files usually halve the resolution of colours, which costs more than all else
 LOSSY = {"WEBP": {"quality": 95}, "JPEG": {"quality": 95, "subsampling": 0}}
 
@@ -33,18 +41,18 @@ class Picture:
     pixels : ndarray, shape (rows, columns) or (rows, columns, 3)
         In the type of the file.
     alpha : ndarray, shape (rows, columns), optional
-        Transparency.
-    about : dict
-        What goes back into the file as it was: colour profile and resolution.
+        Opacity.
+    metadata : Metadata
+        What goes back into the file as it was: colour profile, resolution and EXIF.
     """
 
     pixels: NDArray[Any]
     alpha: NDArray[Any] | None = None
-    about: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 def read(path: Path) -> Picture:
-    """Read one image.
+    """Read one image, upright.
 
     Raises
     ------
@@ -53,20 +61,18 @@ def read(path: Path) -> Picture:
     """
     found = checks.file("image", path)
     with checks.reading(found, "an image"):
-        kind = found.suffix.lower()
-        if kind == ".npy":
-            return Picture(np.load(found, allow_pickle=False))
-        if kind in (".tif", ".tiff"):
-            return _split(_read_tiff(found), {})
+        if found.suffix.lower() == ".npy":
+            return _read_npy(found)
+        if tiff.is_tiff(found):
+            return _read_tiff(found)
         with Image.open(found) as picture:
-            if getattr(picture, "n_frames", 1) > 1:
-                raise ValueError("it holds several frames; save them as files of their own")
-            if picture.format == "PNG" and (deep := _read_deep_png(found)) is not None:
-                return _split(deep, {})
-            about = {key: picture.info[key] for key in ("icc_profile", "dpi") if key in picture.info}
-            upright = ImageOps.exif_transpose(picture)
-            mode = {"1": "L", "P": "RGBA" if "transparency" in picture.info else "RGB", "CMYK": "RGB"}
-            return _split(np.asarray(upright.convert(mode.get(upright.mode, upright.mode))), about)
+            # Phones put depth maps and second views behind the photograph
+            if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
+                raise checks.UnsupportedError("it holds several frames; save them as files of their own")
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            raster = _deep(found, picture, orientation) or _shallow(found, picture)
+            metadata = Metadata.of_picture(picture).of_image(raster.pixels.shape, orientation)
+            return Picture(raster.pixels, raster.alpha, metadata)
 
 
 def check_writable(path: Path, like: Picture) -> None:
@@ -76,10 +82,15 @@ def check_writable(path: Path, like: Picture) -> None:
     ------
     OSError, ValueError
     """
-    kind, dtype = path.suffix.lower(), like.pixels.dtype
-    fitting = FLOAT if dtype.kind == "f" else DEEP if dtype.itemsize > 1 else DEEP | SHALLOW
+    kind, dtype, channels = path.suffix.lower(), like.pixels.dtype.name, like.pixels.shape[2:]
+    fitting = {".npy", *(ending for ending, types in TYPES.items() if dtype in types)}
+    what = f"{dtype} pixels"
+    if channels and channels[0] > MOST_COLOURS:
+        fitting, what = {".npy"}, f"{channels[0]} channels"
+    elif channels and kind == ".pgm" and kind in fitting:
+        fitting, what = fitting - {".pgm"}, "colours"
     if kind not in fitting:
-        raise ValueError(f"{path} cannot hold {dtype} pixels; give a name that ends in {', '.join(sorted(fitting))}")
+        raise ValueError(f"{path} cannot hold {what}; give a name that ends in {', '.join(sorted(fitting))}")
     storage.check_folder(path)
 
 
@@ -92,67 +103,83 @@ def write(path: Path, picture: Picture) -> None:
         If it cannot be written; what was there before is unchanged.
     """
     check_writable(path, picture)
-    kind, content = path.suffix.lower(), io.BytesIO()
-    pixels = picture.pixels
-    if picture.alpha is not None and kind not in (".jpg", ".jpeg", ".bmp", ".pgm", ".ppm"):
+    kind, content, pixels = path.suffix.lower(), io.BytesIO(), picture.pixels
+    if picture.alpha is not None and kind not in OPAQUE:
         pixels = np.dstack([pixels, picture.alpha])
     if kind == ".npy":
         np.save(content, pixels)
-    elif kind in (".tif", ".tiff"):
-        import tifffile  # imported late: few images need it
-
-        colour = pixels.ndim == 3 and pixels.shape[2] > 2
-        tifffile.imwrite(
-            content,
-            pixels,
-            photometric="rgb" if colour else "minisblack",
-            planarconfig="contig" if pixels.ndim == 3 else None,
-            extrasamples=None if picture.alpha is None else ["unassalpha"],
-        )
-    elif pixels.dtype.itemsize > 1:
-        _write_deep_png(content, pixels)
-    else:
+    elif kind in TIFF:
+        tiff_writer.write(content, pixels, picture.metadata, alpha=picture.alpha is not None)
+    elif pixels.dtype.itemsize == 1:
         name = Image.registered_extensions()[kind]
-        Image.fromarray(pixels).save(content, name, **LOSSY.get(name, {}), **picture.about)
+        options = LOSSY.get(name, {}) | picture.metadata.options(name)
+        Image.fromarray(pixels).save(content, name, **options)
+    elif kind == ".png":
+        deep.write_png(content, pixels, picture.metadata.chunks())
+    else:
+        deep.write_pnm(content, pixels)
     with storage.replacing(path) as file:
-        file.write(content.getvalue())
+        file.write(content.getbuffer())
 
 
-def _split(pixels: NDArray[Any], about: dict[str, Any]) -> Picture:
-    """Colours and transparency, which is the second of two channels or the last of four."""
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        colours = pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
-        return Picture(colours, pixels[:, :, -1], about)
-    return Picture(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels, None, about)
+def drops_transparency(path: Path, picture: Picture) -> bool:
+    """Whether a file of this name cannot hold the transparency of a picture."""
+    return picture.alpha is not None and path.suffix.lower() in OPAQUE
 
 
-def _read_tiff(path: Path) -> NDArray[Any]:
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        if len(file.pages) > 1:
-            raise ValueError("it holds several pages; save them as files of their own")
-        pixels = file.asarray()
-        planar = pixels.ndim == 3 and file.series[0].axes.startswith("S")
-    return np.moveaxis(pixels, 0, -1) if planar else pixels
+def _read_npy(path: Path) -> Picture:
+    # A damaged or hostile header can claim any size: mapping compares it with the file before memory is taken
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    if mapped.ndim > 1:
+        tiff.check_size(*mapped.shape[:2])
+    raster = Raster.of(np.array(mapped, mapped.dtype.newbyteorder("="), order="C"))
+    return Picture(raster.pixels, raster.alpha)
 
 
-def _read_deep_png(path: Path) -> NDArray[Any] | None:
-    """The pixels of a PNG file with 16 bits, None where it has fewer."""
-    import png
+def _read_tiff(path: Path) -> Picture:
+    pages = tiff.pages(path)
+    if len(pages) > 1:
+        raise checks.UnsupportedError("it holds several pages; save them as files of their own")
+    page = pages[0]
+    if page.unknown > 0:
+        raise checks.UnsupportedError(f"it does not say what {page.unknown} of its channels mean; save it without them")
+    raster = page.read()
+    metadata = Metadata.of_page(page).of_image(raster.pixels.shape, page.orientation)
+    return Picture(raster.pixels, raster.alpha, metadata)
 
-    with path.open("rb") as file:
-        columns, rows, values, about = png.Reader(file).read()
-        if about["bitdepth"] != 16:
-            return None
-        flat = np.concatenate([np.frombuffer(row, np.uint16) for row in values])
-    return flat.reshape(rows, columns, -1)
+
+def _deep(path: Path, picture: Image.Image, orientation: int) -> Raster | None:
+    """The image in a file with 16 bits that Pillow would read with 8, or as another type; None in any other."""
+    array = None
+    if picture.format == "PNG":
+        array = deep.read_png(path)
+    if picture.format == "PPM":
+        array = deep.read_pnm(path)
+    if array is None:
+        return None
+    raster = Raster.of(array)
+    alpha = raster.alpha if raster.alpha is not None else _keyed(raster.pixels, picture.info.get("transparency"))
+    upright = tiff.UPRIGHT.get(orientation, lambda image: image)
+    return Raster(upright(raster.pixels).copy(), None if alpha is None else upright(alpha).copy())
 
 
-def _write_deep_png(file: io.BytesIO, pixels: NDArray[Any]) -> None:
-    import png
+def _shallow(path: Path, picture: Image.Image) -> Raster:
+    """The image as Pillow reads it."""
+    transparent = picture.info.get("transparency")
+    upright = ImageOps.exif_transpose(picture)
+    if transparent is not None and upright.mode in ("1", "L", "RGB"):
+        # Of grey with fewer than 8 bits Pillow scales the pixels to 8, and not the value that is transparent
+        most = 2 ** deep.png_bits(path) - 1 if picture.format == "PNG" else 255
+        pixels = np.asarray(upright.convert("L") if upright.mode == "1" else upright)
+        return Raster(pixels, _keyed(pixels, np.minimum(transparent, most) * (255 // most)))
+    modes = {"1": "L", "P": "RGB" if transparent is None else "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
+    modes |= dict.fromkeys(("CMYK", "YCbCr", "RGBX"), "RGB")
+    return Raster.of(np.asarray(upright.convert(modes.get(upright.mode, upright.mode))))
 
-    rows, columns, channels = np.atleast_3d(pixels).shape
-    kind = {"greyscale": channels < 3, "alpha": channels in (2, 4), "bitdepth": 16}
-    values = np.ascontiguousarray(pixels, np.uint16).reshape(rows, -1)
-    png.Writer(columns, rows, **kind).write(file, values)  # pyright: ignore[reportArgumentType]
+
+def _keyed(pixels: NDArray[Any], transparent: Any) -> NDArray[Any] | None:
+    """Opacity where one grey value or one colour is transparent; None where there is no such value."""
+    if transparent is None or np.size(transparent) != (1 if pixels.ndim == 2 else 3):
+        return None
+    same = pixels == np.asarray(transparent)
+    return np.where(same if pixels.ndim == 2 else same.all(2), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
