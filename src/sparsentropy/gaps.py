@@ -11,7 +11,7 @@ then each block has a small problem of its own instead of all together a large o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -174,13 +174,18 @@ class BlockContexts:
         W = self.dictionary
         return (W * self.prior_variance[context, block]) @ W.T
 
-    def log_joint(self, data: Seen, among: Tensor | None = None) -> Tensor:
-        """Log π_c p(x_o | c), (n, k) in nats; −∞ for contexts that are not among those asked for, (n, few)."""
+    def log_joint(self, data: Seen, among: Tensor | None = None, step: Callable[[], object] | None = None) -> Tensor:
+        """Log π_c p(x_o | c), (n, k) in nats; −∞ for contexts that are not among those asked for, (n, few).
+
+        `step` is called after every context.
+        """
         scores, every = data.x.new_full((len(data), len(self)), -math.inf), torch.arange(len(data))
         for context, share in enumerate(self.share.log().tolist()):
             rows = every if among is None else (among == context).any(1).nonzero().ravel()
             for stack in data.stacks(rows):
                 scores[stack.rows, context] = share + self._log_prob(stack, context)
+            if step is not None:
+                step()
         return scores
 
     def _log_prob(self, stack: Stack, context: int) -> Tensor:
@@ -201,8 +206,10 @@ class BlockContexts:
             mean = white @ root[0] if len(root) == 1 else (white[:, None] @ root)[:, 0]
             yield Codes(stack.rows, probability[stack.rows, context], mean, root)
 
-    def filled(self, data: Seen, probability: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of Wz (n, b, d) and its variance (n, d), summed over blocks."""
+    def filled(
+        self, data: Seen, probability: Tensor, step: Callable[[], object] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean of Wz (n, b, d) and its variance (n, d), summed over blocks; `step` is called after every context."""
         W = self.dictionary
         mean, square = torch.zeros_like(data.x), torch.zeros_like(data.noise_variance)
         for context in range(len(self)):
@@ -214,4 +221,6 @@ class BlockContexts:
                     # diag W T Wᵀ, and the variance of a mixture: mean of variances, plus the variance of means
                     variance = own - (codes.root @ W.T).square().sum(1)
                     square.index_add_(0, codes.rows, weight * (variance + clean.square()))
+            if step is not None:
+                step()
         return mean, (square - mean.square().sum(1)).clamp_(min=0)

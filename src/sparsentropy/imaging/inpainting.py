@@ -34,7 +34,7 @@ SWEEPS = 6
 QUIET = 0.03  # noise that is reckoned with where there is none, in standard deviations of the image
 PART = 0.25  # of what the patch with a gap that was seen best has seen, from which on a patch is filled
 LEAST = 1e-2  # variance, so that no patch counts for all
-LEARNING = 0.5  # share of the time, for the progress that is told
+PASSED = 1.1  # time that a patch takes in a pass, in that of a patch in a sweep, for the progress that is told
 
 
 @overload
@@ -110,9 +110,12 @@ def inpaint(
     >>> bool(np.abs(filled - image).max() < 2)
     True
     """
-    values, missing = pixels.checked_with_gaps(image, mask)
-    sigma = of_pixels(values, missing) if sigma is None else pixels.checked_sigma(sigma)
     tell = callback or (lambda _: None)
+    tell(0.0)
+    values, missing = pixels.checked_with_gaps(image, mask)
+    k = pixels.exponent(values)
+    values = np.ldexp(values, -k)
+    sigma = of_pixels(values, missing) if sigma is None else pixels.in_unit(pixels.checked_sigma(sigma), k)
     level, spread = values[~missing].mean(0), float(values[~missing].std())
     guess = straight(values, missing)
     std = np.zeros(missing.shape)
@@ -122,11 +125,28 @@ def inpaint(
         blocks = Blocks.of(values.shape[2], model)
         filler = _Filler.of((guess - level) / unit, missing, blocks, random_state, tell, denoises=sigma > 0)
         clean, variance = filler.run()
-        chosen = missing | (sigma > 0)
-        guess[chosen] = (clean * unit + level)[chosen]
-        std[chosen] = (np.sqrt(variance) * unit)[chosen]
-    found = pixels.like(guess, image)
-    return (found, std) if return_std else found
+        clean, found = clean * unit + level, np.sqrt(variance) * unit
+        guess[missing], std[missing] = clean[missing], found[missing]
+        if sigma > 0:
+            # Of noise that is below what is reckoned with only its share is taken out
+            share = min(1.0, sigma / unit)
+            guess[~missing] += share**2 * (clean - values)[~missing]
+            std[~missing] = share * found[~missing]
+    tell(1.0)
+    found = pixels.like(np.ldexp(guess, k), image)
+    return (found, np.ldexp(std, k)) if return_std else found
+
+
+@final
+class _Steps:
+    """Tells how far a part of the work is, which has so many steps; it is called after each of them."""
+
+    def __init__(self, tell: Callable[[float], None], begin: float, end: float, steps: int) -> None:
+        self.tell, self.begin, self.end, self.steps, self.made = tell, begin, end, steps, 0
+
+    def __call__(self) -> None:
+        self.made += 1
+        self.tell(self.begin + (self.end - self.begin) * min(1.0, self.made / self.steps))
 
 
 @final
@@ -163,14 +183,20 @@ class _Filler:
         """The image (rows, columns, channels), and the variance of its pixels (rows, columns)."""
         given, noise = self.guess.copy(), np.where(self.missing, np.inf, 1).astype(np.float32)
         result, variance = self.guess.copy(), np.zeros_like(noise)
-        contexts, number, wanted = self.learned(noise), 0, self.missing | self.denoises
+        wanted = self.missing | self.denoises
+        sample = self.sample(noise)
+        learning, passing = SWEEPS * sample.sum(), PASSED * self.chosen(noise, wanted).sum()
+        done = float(learning / (learning + passing))
+        contexts = self.learned(noise, sample, done)
         while wanted.any():
-            mean, spread, reached = self.passed(given, noise, wanted, contexts, number)
+            # Nobody knows how many passes there will be: each gets nine tenths of what is left
+            bands = sum(1 for _ in self.bands(self.chosen(noise, wanted)))
+            step = _Steps(self.tell, done, done := 1 - 0.1 * (1 - done), 3 * bands * len(contexts))
+            mean, spread, reached = self.passed(given, noise, wanted, contexts, step)
             new, gap = wanted & reached, wanted & reached & self.missing
             result[new], variance[new] = mean[new], spread[new]
             given[gap], noise[gap] = mean[gap], 1 + spread[gap]
-            wanted, number = wanted & ~reached, number + 1
-        self.tell(1.0)
+            wanted = wanted & ~reached
         rows, columns = self.shape
         return result[:rows, :columns], variance[:rows, :columns]
 
@@ -188,19 +214,24 @@ class _Filler:
         useful = known > 0 if wanted is None else (known > 0) & (self.counts(wanted) > 0)
         return useful & (known >= PART * known[useful].max(initial=0))
 
-    def learned(self, noise: Array) -> BlockContexts:
-        """The model of this image."""
+    def sample(self, noise: Array) -> NDArray[np.bool_]:
+        """Patches to learn from, (rows of patches, columns of patches)."""
         random = np.random.default_rng(self.seed)
         most = LEARNED_FROM // (self.grid.size**2 * self.grid.shape[2])
         enough = self.chosen(noise)
         sample = np.zeros(enough.shape, bool)
         sample.flat[random.permutation(np.flatnonzero(enough))[:most]] = True
+        return sample
+
+    def learned(self, noise: Array, sample: NDArray[np.bool_], share: float) -> BlockContexts:
+        """The model of this image, learned from some patches; it takes this share of the time."""
         parts = [self.seen(self.guess, noise, band, here) for band, here in self.bands(sample)]
         data = Seen(torch.cat([part.x for part in parts]), torch.cat([part.noise_variance for part in parts]))
         contexts = self.blocks.started(data.x, in_contexts.enough(len(data)), self.seed)
-        for number, sweep in enumerate(with_gaps.learn(data, contexts, max_iter=SWEEPS), 1):
+        step = _Steps(self.tell, 0.0, share, (1 + 2 * SWEEPS) * len(contexts))
+        for sweep in with_gaps.learn(data, contexts, max_iter=SWEEPS, step=step):
             contexts = sweep.contexts
-            self.tell(LEARNING * number / SWEEPS)
+        self.tell(share)
         return contexts
 
     def bands(self, chosen: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -219,15 +250,20 @@ class _Filler:
         return self.blocks.seen(torch.as_tensor(patches), torch.as_tensor(variance))
 
     def passed(
-        self, image: Array, noise: Array, wanted: NDArray[np.bool_], contexts: BlockContexts, number: int
+        self,
+        image: Array,
+        noise: Array,
+        wanted: NDArray[np.bool_],
+        contexts: BlockContexts,
+        step: Callable[[], object],
     ) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Mean and variance of all pixels that patches with wanted ones reach, and which these are."""
         average, spread = Average(self.grid), Average(self.grid, channels=1)
         each = self.grid.size**2
         for band, here in self.bands(self.chosen(noise, wanted)):
             data = self.seen(image, noise, band, here)
-            joint = contexts.log_joint(data, with_gaps.likely(data, contexts))
-            x, variance = contexts.filled(data, probable(joint))
+            joint = contexts.log_joint(data, with_gaps.likely(data, contexts, step), step)
+            x, variance = contexts.filled(data, probable(joint), step)
             n = len(band) * len(self.grid.columns)
             patches, weight, own = (np.zeros((n, k), np.float32) for k in (each * self.grid.shape[2], each, each))
             patches[here] = self.blocks.joined(x).numpy()
@@ -235,6 +271,4 @@ class _Filler:
             weight[here] = 1 / (own[here] + LEAST)
             average.add(band, patches, weight)
             spread.add(band, own, weight)
-            done = float(band[-1] + self.grid.size) / len(image)
-            self.tell(LEARNING + (1 - LEARNING) * (1 - 0.1**number * (1 - 0.9 * done)))
         return average.image(), spread.image()[:, :, 0], spread.weight[:, :, 0] > 0

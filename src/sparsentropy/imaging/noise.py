@@ -42,7 +42,8 @@ def estimate_noise(image: ArrayLike, mask: ArrayLike | None = None) -> float:
     Returns
     -------
     float
-        σ, in the units of the image; 0 where smooth parts have no noise at all.
+        σ, in the units of the image; 0 where smooth parts have no noise at all, and never more than the standard
+        deviation of the pixels.
 
     Raises
     ------
@@ -55,18 +56,19 @@ def estimate_noise(image: ArrayLike, mask: ArrayLike | None = None) -> float:
     >>> round(estimate_noise(128 + noise))
     10
     """
-    if mask is None:
-        return of_pixels(pixels.checked(image))
-    return of_pixels(*pixels.checked_with_gaps(image, mask))
+    values, missing = (pixels.checked(image), None) if mask is None else pixels.checked_with_gaps(image, mask)
+    k = pixels.exponent(values)
+    return math.ldexp(of_pixels(np.ldexp(values, -k), missing), k)
 
 
 def of_pixels(values: Array, missing: Mask | None = None) -> float:
-    """The same of pixels that were checked, (rows, columns, channels)."""
+    """The same of pixels that were checked, (rows, columns, channels), the largest about 1."""
     if min(values.shape[:2]) < LEAST:
         raise ValueError(
             f"image has {values.shape[0]} × {values.shape[1]} pixels, too few to tell noise from signal; "
             f"give the noise level as sigma=, or an image of at least {LEAST} × {LEAST}"
         )
+    values = pixels.distinct(values)
     known = np.ones(values.shape[:2], bool) if missing is None else ~missing
     energy, degrees = _energies(values, known)
     if not len(energy):
@@ -77,7 +79,9 @@ def of_pixels(values: Array, missing: Mask | None = None) -> float:
         return 0.0
     # Of a large image only some patches are looked at
     independent = min(len(energy), known.sum() * values.shape[2] / INDEPENDENT)
-    return math.sqrt(scales.smallest(energy, degrees, independent))
+    found = math.sqrt(scales.smallest(energy, degrees, independent))
+    # An image of nothing but fine structure looks louder than it is
+    return min(found, math.sqrt(float(values[known].var(0).mean(dtype=np.float64))))
 
 
 def _energies(values: Array, known: Mask) -> tuple[Array, Array]:

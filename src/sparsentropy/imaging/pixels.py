@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MOST_CHANNELS = 16  # a third axis that is longer is no axis of colours
+BEYOND = 20  # powers of two above all pixels, from where on noise leaves nothing of an image
 
 
 def checked(image: ArrayLike) -> NDArray[np.floating]:
@@ -57,6 +58,28 @@ def checked_with_gaps(image: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.flo
     return checked(np.where(where, np.zeros((), array.dtype), array)), missing
 
 
+def exponent(values: NDArray[np.floating]) -> int:
+    """The k for which the largest of all pixels divided by 2ᵏ is between ½ and 1; 0 for an image of zeros.
+
+    Squares of pixels in such a unit are neither too large nor too small for their type, and nothing is rounded.
+    """
+    return int(np.frexp(np.abs(values).max())[1])
+
+
+def in_unit(sigma: float, k: int) -> float:
+    """A standard deviation in units of 2ᵏ; what is far beyond all pixels is as if it were infinite."""
+    fraction, own = math.frexp(sigma)
+    return math.ldexp(fraction, min(own - k, BEYOND))
+
+
+def distinct(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """One channel of an image whose channels are all the same, as of a grey image stored in colour; else the image.
+
+    Three times the same noise would be taken for three times as much evidence, and for noise of another kind.
+    """
+    return values[:, :, :1] if (values == values[:, :, :1]).all() else values
+
+
 def extended(values: NDArray[Any], size: int) -> NDArray[Any]:
     """An image of at least size × size pixels, mirrored at its last row and column where it is smaller."""
     missing = [(0, max(0, size - length)) for length in values.shape[:2]]
@@ -70,7 +93,10 @@ def like(values: NDArray[np.floating], image: ArrayLike) -> NDArray[np.generic]:
     if original.dtype.kind == "f":
         return values.astype(original.dtype)
     range_ = np.iinfo(original.dtype)
-    return np.clip(np.rint(values), range_.min, range_.max).astype(original.dtype)
+    most = float(range_.max)
+    # The largest numbers of 64 bits are no floating point numbers: the next one would not fit
+    most = most if int(most) <= range_.max else math.nextafter(most, 0)
+    return np.clip(np.rint(values), range_.min, most).astype(original.dtype)
 
 
 def checked_sigma(sigma: float) -> float:

@@ -5,6 +5,7 @@ Large images are scaled down; a detail is shown at its own size, where there is 
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sparsentropy.imaging.pixels import exponent
 from sparsentropy.report import template
 
 WIDEST, DETAIL = 720, 160  # pixels
@@ -43,10 +45,11 @@ def before_and_after(
     before: NDArray[Any], after: NDArray[Any], std: NDArray[Any], *, taken_out: bool
 ) -> tuple[View, ...]:
     """Pictures of an image, what became of it, what was taken out if that is wanted, and how sure each pixel is."""
-    first, second = (image.astype(np.float64) for image in (before, after))
-    low, high = _range(before, second)
+    k = max(exponent(image.astype(np.float64)) for image in (before, after))
+    first, second = (np.ldexp(image.astype(np.float64), -k) for image in (before, after))
+    low, high = _range(before, second, k)
     one, two = ((image - low) / (high - low) for image in (first, second))
-    here = _busiest(second if second.ndim == 2 else second.mean(2))
+    here = _busiest(two if two.ndim == 2 else two.mean(2))
     largest = max(float(std.max()), np.finfo(np.float64).tiny)
     difference = View(f"what was taken out, {TAKEN_OUT:g} times as strong", _address(0.5 + TAKEN_OUT * (one - two)))
     return (
@@ -65,10 +68,11 @@ def page(shown: Sequence[Shown], lead: str, legend: str) -> str:
     return template("images.html.j2").render(shown=shown, **about)
 
 
-def _range(image: NDArray[Any], clean: NDArray[np.float64]) -> tuple[float, float]:
-    """What is shown as black and as white: the ends of an integer type, else those of the clean image."""
+def _range(image: NDArray[Any], clean: NDArray[np.float64], k: int) -> tuple[float, float]:
+    """What is shown as black and as white, in units of 2ᵏ: the ends of an integer type, else of the clean image."""
     if image.dtype.kind in "iu" and image.dtype.itemsize < 4:
-        return float(np.iinfo(image.dtype).min), float(np.iinfo(image.dtype).max)
+        limits = np.iinfo(image.dtype)
+        return math.ldexp(limits.min, -k), math.ldexp(limits.max, -k)
     low, high = float(clean.min()), float(clean.max())
     return low, high if high > low else low + 1
 

@@ -6,7 +6,7 @@ about, those that suit it best as it was guessed: any choice gives a lower bound
 at every sweep, up to what is neglected of contexts that are hardly probable.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -30,24 +30,31 @@ class GapSweep:
     log_likelihood: float
 
 
-def learn(data: Seen, contexts: BlockContexts, *, max_iter: int) -> Iterator[GapSweep]:
-    """Learn for so many sweeps from data with guesses where nothing was seen."""
-    among = likely(data, contexts)
+def learn(
+    data: Seen, contexts: BlockContexts, *, max_iter: int, step: Callable[[], object] | None = None
+) -> Iterator[GapSweep]:
+    """Learn for so many sweeps from data with guesses where nothing was seen.
+
+    `step` is called once for every context before the first sweep, and twice in every sweep.
+    """
+    among = likely(data, contexts, step)
     for _ in range(max_iter):
-        joint = contexts.log_joint(data, among)
+        joint = contexts.log_joint(data, among, step)
         total = torch.logsumexp(joint, 1)
-        contexts, kept = _fitted(data, contexts, probable(joint))
+        contexts, kept = _fitted(data, contexts, probable(joint), step)
         among = joint[:, kept].topk(min(BEST, len(contexts)), 1).indices
         yield GapSweep(contexts, float(total.mean(dtype=torch.float64)))
 
 
-def likely(data: Seen, contexts: BlockContexts) -> Tensor:
+def likely(data: Seen, contexts: BlockContexts, step: Callable[[], object] | None = None) -> Tensor:
     """The few contexts (n, few) in which each data point would most likely be, were its guesses right."""
     guessed = Seen(data.x, torch.ones_like(data.noise_variance))
-    return contexts.log_joint(guessed).topk(min(BEST, len(contexts)), 1).indices
+    return contexts.log_joint(guessed, step=step).topk(min(BEST, len(contexts)), 1).indices
 
 
-def _fitted(data: Seen, contexts: BlockContexts, probability: Tensor) -> tuple[BlockContexts, Tensor]:
+def _fitted(
+    data: Seen, contexts: BlockContexts, probability: Tensor, step: Callable[[], object] | None
+) -> tuple[BlockContexts, Tensor]:
     """v_c = Σ r (ν² + diag T) / Σ r and π_c = Σ r / n, and which contexts (k,) are still met."""
     k, b, h = contexts.prior_variance.shape
     second_moment = torch.zeros(k, b, h, dtype=torch.float64, device=data.x.device)
@@ -57,6 +64,8 @@ def _fitted(data: Seen, contexts: BlockContexts, probability: Tensor) -> tuple[B
             for codes in contexts.codes(data, probability, context, block):
                 variance = v - codes.root.square().sum(1)
                 second_moment[context, block] += (codes.weight[:, None] * (codes.mean.square() + variance)).sum(0)
+        if step is not None:
+            step()
     count = probability.sum(0, dtype=torch.float64)
     kept = count >= min(FEW, len(data) / k)
     least = NARROW * float(data.noise_variance.min())
