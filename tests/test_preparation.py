@@ -73,7 +73,7 @@ def test_the_shape_of_a_patch():
 @pytest.mark.parametrize(
     ("prepared", "message"),
     [
-        (Preparation(), "images need a patch size"),
+        (Preparation(), "the model was learned from a table; give a table of numbers"),
         (Preparation(patch_size=99), "smaller than a patch"),
         (Preparation(patch_size=4, colour=True, whiten="olshausen"), "needs grey images"),
     ],

@@ -60,6 +60,7 @@ from sparsentropy.options import (
     Whiten,
     Whitening,
     argument,
+    as_typed,
     option,
     seconds,
 )
@@ -95,7 +96,7 @@ class _OneLineErrors(TyperGroup):
             terminal.say("stopped by hand before the result was written")
             raise typer.Exit(130) from None
         except _BAD_INPUT as error:
-            raise typer.Exit(terminal.fail(str(error)) if _for_this_process(error) else 2) from error
+            raise typer.Exit(terminal.fail(as_typed(str(error))) if _for_this_process(error) else 2) from error
 
 
 def _rank() -> int:
@@ -220,10 +221,10 @@ def fit(
     from sparsentropy.team import started
 
     team = started()
-    with team.together():
+    with team.together(), terminal.warnings_as_notes(shown=team.rank == 0):
         runs.check(out, force=force)
         preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
-        found = preparation.read(data, key=key)
+        found = preparation.read(data, key=key, errors="warn")
         preparation = _complete(preparation, whiten, images=is_images(found))
         rows = preparation.rows(found, n=patches, seed=seed)
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
@@ -358,10 +359,14 @@ def _complete(preparation: "Preparation", whiten: Whitening | None, *, images: b
 
 def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCoding", Any]:
     from sparsentropy import runs
+    from sparsentropy.preparation import is_images
 
     model, preparation = runs.read(path)
-    rows = preparation.apply(preparation.read(data, key=key))
     d = model.components_.shape[1]
+    found = preparation.read(data, key=key)
+    if is_images(found) and preparation.patch_size is None:
+        raise ValueError(f"{data} holds images, but this model was learned from a table with {d:,} columns")
+    rows = preparation.apply(found)
     if rows.shape[1] != d:
         raise ValueError(
             f"{data} has {rows.shape[1]:,} features, but the model learned from {d:,}; give data of the same kind"

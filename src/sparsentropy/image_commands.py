@@ -4,12 +4,13 @@ Several files, or folders of them, go into a folder. One that cannot be read is 
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from sparsentropy import terminal
-from sparsentropy.options import Clean, Images, KnownSigma, Mask, Noisy, Page, PatchModel, Seed, Sigma
+from sparsentropy.options import Clean, Images, KnownSigma, Mask, Noisy, Page, PatchModel, Seed, Sigma, as_typed
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
@@ -31,9 +32,10 @@ def denoise(
 
     Example: [bold]sparsentropy denoise noisy.png -o clean.png --report page.html[/bold]
     """
+    _check(images, page)
     from sparsentropy.imaging import batch
 
-    _work(images, output, page, batch.Denoising(sigma, _model(model), seed))
+    _work(batch.jobs(images, output), page, batch.Denoising(sigma, _model(model), seed))
 
 
 def inpaint(
@@ -53,12 +55,13 @@ def inpaint(
 
     Example: [bold]sparsentropy inpaint torn.png --mask gaps.png -o whole.png --report page.html[/bold]
     """
-    from sparsentropy.imaging import batch
-
     if noisy and sigma is not None:
         raise ValueError("--noisy means that the noise is to be found out, --sigma tells it; give one of them")
+    _check([*images, *([] if mask is None else [mask])], page)
+    from sparsentropy.imaging import batch
+
     known = None if noisy else sigma or 0.0
-    _work(images, output, page, batch.Inpainting(mask, known, _model(model), seed))
+    _work(batch.jobs(images, output, mask), page, batch.Inpainting(mask, known, _model(model), seed))
 
 
 def _model(path: Path | None) -> "SparseCoding | None":
@@ -67,19 +70,38 @@ def _model(path: Path | None) -> "SparseCoding | None":
     return None if path is None else runs.read_patches(path)
 
 
-def _work(images: Sequence[Path], output: Path, page: Path | None, act: "batch.Act") -> None:
-    """Do it to every image, and write the page."""
-    from sparsentropy import progress, storage
-    from sparsentropy.imaging import batch
+def _check(paths: Sequence[Path], page: Path | None) -> None:
+    """Refuse what is not there, before time is spent on imports."""
+    from sparsentropy import storage
+    from sparsentropy.datasets import checks
 
-    jobs = batch.jobs(images, output)
+    for path in paths:
+        checks.path("path", path)
     if page is not None:
         storage.check_output(page, (".html",))
-    console = terminal.console()  # one for both, so that lines and bar do not write over each other
+
+
+def _work(jobs: "Sequence[batch.Job]", page: Path | None, act: "batch.Act") -> None:
+    """Do it to every image, and write the page."""
+    from sparsentropy import progress
+    from sparsentropy.imaging import batch
+
+    console, done, stopped = terminal.console(), [], False
+    # One console for both, so that lines and bar do not write over each other
     with progress.share(console) as tell:
-        done = batch.run(jobs, act, tell=tell, say=partial(terminal.say, to=console))
-    if page is not None:
-        batch.write_page(page, act, [one for one in done if one.failure is None])
+        try:
+            done.extend(batch.run(jobs, act, tell=tell, say=lambda text: terminal.say(as_typed(text), to=console)))
+        except KeyboardInterrupt:
+            stopped = True
+    good = [one for one in done if one.failure is None]
+    if page is not None and good:
+        batch.write_page(page, act, good)
         print(page)
-    if failed := sum(one.failure is not None for one in done):
-        raise ValueError(f"{failed} of {len(done)} images failed, as said above; the others are written")
+    if mistake := next((one.failure for one in done if one.unexpected), None):
+        raise mistake
+    if stopped:
+        terminal.say(f"stopped by hand; {len(good)} of {len(jobs)} images are written")
+        raise typer.Exit(130)
+    if failed := len(done) - len(good):
+        rest = "the others are written" if good else "nothing was written"
+        raise ValueError(f"{failed} of {len(done)} images failed (see above); {rest}")

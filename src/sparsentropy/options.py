@@ -4,6 +4,7 @@ Nothing here computes or imports what takes long. A word that is no choice, or a
 before a command begins.
 """
 
+import math
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -71,6 +72,45 @@ class Dtype(StrEnum):
 def option(text: str, *names: str, panel: str | None = None, **more: Any) -> Any:
     """An option with its help and, with a panel, its place in it."""
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+ARGUMENTS = {  # of the library, and the options that are called otherwise
+    "checkpoint_every": "every",
+    "n": "patches",
+    "n_components": "components",
+    "random_state": "seed",
+    "size": "patch-size",
+}
+
+
+def as_typed(text: str) -> str:
+    """A message of the library with its arguments named as options.
+
+    Examples
+    --------
+    >>> as_typed("too small; give the noise level as sigma=, or a smaller patch_size=")
+    'too small; give the noise level as --sigma, or a smaller --patch-size'
+    >>> as_typed("use learning='minibatch'")
+    "use learning='minibatch'"
+    """
+    return re.sub(
+        r"(?<![\w-])([a-z][a-z_]*)=(?=[\s,;.)]|$)",
+        lambda found: f"--{ARGUMENTS.get(found[1], found[1]).replace('_', '-')}",
+        text,
+    )
+
+
+def noise(value: float | None) -> float | None:
+    """A noise level that was typed.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is none.
+    """
+    if value is not None and not 0 <= value < math.inf:
+        raise typer.BadParameter(f"noise is a standard deviation in the units of the pixels, 0 or more; got {value:g}")
+    return value
 
 
 def number(text: str, panel: str, least: float, default: str | None = None, **more: Any) -> Any:
@@ -171,11 +211,12 @@ Device = Annotated[str, option("auto, cpu, cuda, cuda:1, …", panel=MACHINE)]
 Images = Annotated[list[Path], argument("IMAGES...", "Images, or folders of them.")]
 Clean = Annotated[Path, option("File to write, or a folder for several.", "--output", "-o")]
 Sigma = Annotated[
-    float | None, option("Noise standard deviation in the units of the pixels.", min=0, show_default="found out")
+    float | None,
+    option("Noise standard deviation in the units of the pixels.", callback=noise, show_default="found out"),
 ]
 KnownSigma = Annotated[
     float | None,
-    option("Noise of known pixels, in their units; it is removed, too.", "--sigma", min=0, show_default="0"),
+    option("Noise of known pixels, in their units; it is removed, too.", "--sigma", callback=noise, show_default="0"),
 ]
 Noisy = Annotated[bool, option("Known pixels are noisy, too: find out how much, and remove it.", "--noisy")]
 Mask = Annotated[

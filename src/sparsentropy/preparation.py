@@ -6,6 +6,7 @@ come after learning are treated as those before. It is stored beside the model a
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from sparsentropy import datasets, storage
 from sparsentropy.datasets import ZCA, checks
-from sparsentropy.datasets.images import SUFFIXES
+from sparsentropy.datasets.images import SUFFIXES, Errors, NamedImages, named_images
 
 if TYPE_CHECKING:
     from sparsentropy.rows import AbstractSource
@@ -58,7 +59,7 @@ class Preparation:
     zca: ZCA | None = None
 
     def read(
-        self, path: str | os.PathLike[str], *, key: str | None = None
+        self, path: str | os.PathLike[str], *, key: str | None = None, errors: Errors = "raise"
     ) -> "Sequence[Array] | Array | AbstractSource":
         """Read images as a list, or a table as a matrix; what is large is opened and not read.
 
@@ -71,6 +72,8 @@ class Preparation:
             and by the first elsewhere.
         key : str, optional
             Which array of a ``.npz`` or ``.mat`` file.
+        errors : {"raise", "warn"}
+            Whether images of a folder that cannot be read are left out with a warning.
 
         Returns
         -------
@@ -88,11 +91,19 @@ class Preparation:
         if (source := large.opened(found)) is not None:
             return source
         if found.is_dir() or found.suffix.lower() in SUFFIXES:
-            many = large_images.Images.of(found, grey=not self.colour)
-            return many if many.large else datasets.load_images(found, grey=not self.colour)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                many = large_images.Images.of(found, grey=not self.colour, errors=errors)
+            if not many.large:
+                return named_images(found, grey=not self.colour, errors=errors)  # with all warnings, once more
+            for warning in caught:
+                warnings.warn(warning.message, stacklevel=2)
+            return many
         array = datasets.load_array(found, key=key)
         if array.ndim == 3:
-            return list(np.moveaxis(array, -1, 0) if found.suffix.lower() == ".mat" else array)
+            stack = list(np.moveaxis(array, -1, 0) if found.suffix.lower() == ".mat" else array)
+            of = f"{found} (an array with three axes is a stack of grey images)"
+            return NamedImages(stack, [f"image {number} of {of}" for number in range(1, len(stack) + 1)])
         return checks.table(str(found), array, gaps=True)
 
     @overload
@@ -234,11 +245,12 @@ class Preparation:
     def _patches(self, images: Sequence[Array], n: int | None, seed: int) -> "Array | AbstractSource":
         size = self.patch_size
         if size is None:
-            raise ValueError("images need a patch size, and none is known; give a table of numbers instead")
+            raise ValueError("these are images, but the model was learned from a table; give a table of numbers")
         if self.whiten == "olshausen" and self.colour:
             raise ValueError("olshausen whitening needs grey images; whiten colour images by zca or not at all")
         from sparsentropy import large_images  # imported late: a report needs no torch
 
+        large_images.check_sizes(images, size)
         if large_images.too_many(images, size, n):
             return large_images.cut(images, size, n, seed, whiten=self.whiten == "olshausen")
         if self.whiten == "olshausen":

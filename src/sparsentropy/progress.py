@@ -5,6 +5,7 @@ and only then a time is given. On a terminal it is one line that renews itself. 
 plain lines are written now and then instead, so that a log stays short and can be read.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol, final
@@ -12,6 +13,8 @@ from typing import Any, Protocol, final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+SECONDS = 5.0  # between lines about the share that is done, at least
 
 
 class Sweep(Protocol):
@@ -88,7 +91,9 @@ def shown(console: Console, n: int) -> Iterator[Callable[[Sweep], None]]:
 
 @contextmanager
 def share(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """Show how much of a piece of work is done, for as long as the block lasts; nothing where there is no terminal.
+    """Show how much of a piece of work is done, for as long as the block lasts.
+
+    Where there is no terminal, that is a line now and then.
 
     Parameters
     ----------
@@ -106,7 +111,7 @@ def share(console: Console) -> Iterator[Callable[[str, float], None]]:
     ...     tell("photograph.png", 0.5)
     """
     if not console.is_terminal:
-        yield _nothing_told
+        yield _Lines(console).tell
         return
     columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -148,8 +153,21 @@ def counted(
         yield part
 
 
-def _nothing_told(what: str, done: float) -> None:
-    del what, done
+@final
+class _Lines:
+    """Lines for a log: at every tenth of the work on a thing, but not more often than every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.what, self.tenths, self.last = console, "", 0, time.monotonic()
+
+    def tell(self, what: str, done: float) -> None:
+        """Take note of what is being done and the share of it that is done."""
+        if what != self.what:
+            self.what, self.tenths = what, 0
+        now, tenths = time.monotonic(), int(10 * done)
+        if self.tenths < tenths < 10 and now - self.last >= SECONDS:
+            self.console.print(Text(f"{what}: {10 * tenths} % done"), soft_wrap=True)
+            self.tenths, self.last = tenths, now
 
 
 @final

@@ -3,6 +3,10 @@
 Standard output is for results that another program may read.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.text import Text
 
@@ -15,6 +19,18 @@ def console() -> Console:
 def say(text: str, to: Console | None = None) -> None:
     """Write a line."""
     (to or console()).print(Text(text), soft_wrap=True)
+
+
+@contextmanager
+def warnings_as_notes(*, shown: bool = True) -> Iterator[None]:
+    """Write warnings as notes of one line each once the block ends, however it ends; drop them if not `shown`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            yield
+        finally:
+            for warning in caught if shown else ():
+                say(f"note: {one_line(str(warning.message))}")
 
 
 def fail(text: str) -> int:

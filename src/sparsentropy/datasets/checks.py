@@ -102,6 +102,12 @@ def image_list(images: Any) -> list[np.ndarray]:
     return [image(f"images[{i}]", values) for i, values in enumerate(images)]
 
 
+def image_names(images: Any, count: int) -> list[str]:
+    """Return what so many images are called in messages: by names of their own, or else by their places."""
+    names = getattr(images, "names", None)
+    return [f"images[{i}]" for i in range(count)] if names is None else list(names)
+
+
 def path(name: str, value: Any) -> Path:
     """Return ``value`` as a Path that exists."""
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):

@@ -6,8 +6,11 @@ is read by Pillow. Whatever the file holds, the result is a floating point array
 """
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, final, overload
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -18,8 +21,38 @@ from . import checks, tiff
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pnm", ".jp2"}
 )
+Errors = Literal["raise", "warn"]
+T = TypeVar("T")
 # ITU-R 601 luma, the weights of Pillow's "L" mode, here without its rounding to 8 bits.
 LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class NamedImages(Sequence[np.ndarray]):
+    """Images, and where each is from.
+
+    Parameters
+    ----------
+    images : sequence of ndarray
+    names : sequence of str
+        For messages: the file, and which image in it.
+    """
+
+    images: Sequence[np.ndarray]
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> "NamedImages": ...
+    def __getitem__(self, index: int | slice) -> "np.ndarray | NamedImages":
+        if isinstance(index, slice):
+            return NamedImages(self.images[index], self.names[index])
+        return self.images[index]
 
 
 def load_photographs(*, grey: bool = True) -> list[np.ndarray]:
@@ -94,7 +127,44 @@ def load_images(
     array([[0.2, 0.2, 0.2],
            [0.2, 0.2, 0.2]])
     """
-    return [image for file in image_files(path) for image in read_image(file, grey=grey)]
+    return list(named_images(path, grey=grey))
+
+
+def named_images(
+    path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, grey: bool = True, errors: Errors = "raise"
+) -> NamedImages:
+    """Do the same as `load_images`, and name the images.
+
+    With ``errors="warn"`` a file that cannot be read is left out with a warning, unless it is the only one.
+    """
+    found = of_files(path, lambda file: read_image(file, grey=grey), errors)
+    names = [name for file, images in found for name in image_names(file, len(images))]
+    return NamedImages([image for _, images in found for image in images], names)
+
+
+def of_files(path: Any, read: Callable[[Path], T], errors: Errors) -> list[tuple[Path, T]]:
+    """Return the files behind ``path``, each with what ``read`` makes of it.
+
+    With ``errors="warn"`` a file of which it makes nothing is left out with a warning, unless that is so of all.
+    """
+    found, failed = [], []
+    for file in image_files(path):
+        try:
+            found.append((file, read(file)))
+        except (OSError, ValueError) as error:
+            if errors == "raise":
+                raise
+            failed.append(error)
+    if failed and not found:
+        raise failed[0] if len(failed) == 1 else ValueError(f"none of {len(failed)} images can be read; {failed[0]}")
+    for error in failed:
+        warnings.warn(f"left out: {error}", stacklevel=3)
+    return found
+
+
+def image_names(file: Path, count: int) -> list[str]:
+    """Return names for the images in one file."""
+    return [str(file)] if count == 1 else [f"image {number} of {file}" for number in range(1, count + 1)]
 
 
 def image_files(path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -115,22 +185,30 @@ def folder_files(folder: Path) -> list[Path]:
     """Return the image files under ``folder`` in sorted order."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be opened (permission denied); allow reading it")
-    # Names that begin with a dot are thumbnails and resource forks, not pictures.
+    inside = [Path(place, name) for place, _, names in os.walk(folder, onerror=_refuse) for name in names]
+    # Names that begin with a dot are thumbnails and resource forks, not pictures. A link that leads nowhere would be
+    # missed without a word; what is no regular file, but a pipe, for example, would be waited for.
     files = [
-        checks.file("path", file)
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        file
+        for file in sorted(inside)
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and (file.is_file() or not file.exists())
     ]
     if not files:
         raise ValueError(f"{folder} holds no image files; expected names ending in {', '.join(sorted(SUFFIXES))}")
     return files
 
 
-def read_image(file: Path, *, grey: bool) -> list[np.ndarray]:
-    """Return the images in one file, scaled to [0, 1]."""
+def _refuse(error: OSError) -> NoReturn:
+    raise PermissionError(f"{error.filename} cannot be opened ({error.strerror}); allow reading it") from None
+
+
+def read_image(file: Path, *, grey: bool, number: int | None = None) -> list[np.ndarray]:
+    """Return the images in one file, scaled to [0, 1]; with ``number`` only this one."""
+    checks.file("path", file)
     with checks.reading(file, "an image"):
         if tiff.is_tiff(file):
-            images = [of_page(page) for page in tiff.pages(file)]
+            pages = tiff.pages(file)
+            images = [of_page(page) for page in (pages if number is None else [pages[number]])]
         else:
             with Image.open(file) as picture:
                 images = [unit_range(ImageOps.exif_transpose(picture), picture.format)]
@@ -140,6 +218,7 @@ def read_image(file: Path, *, grey: bool) -> list[np.ndarray]:
 
 def image_shapes(file: Path) -> list[tuple[int, int]]:
     """Return rows and columns of the images in one file, without reading their pixels."""
+    checks.file("path", file)
     with checks.reading(file, "an image"):
         if tiff.is_tiff(file):
             return [page.shape for page in tiff.pages(file)]

@@ -52,6 +52,8 @@ def extract_patches(
     ------
     TypeError, ValueError
         When an image is smaller than a patch, not finite or not an image, or an argument is out of its range.
+    MemoryError
+        When so many patches do not fit.
 
     Examples
     --------
@@ -66,7 +68,8 @@ def extract_patches(
     (1000, 4)
     """
     arrays = checks.image_list(images)
-    windows = [window_view(f"images[{i}]", image, patch_shape(size)) for i, image in enumerate(arrays)]
+    names = checks.image_names(images, len(arrays))
+    windows = [window_view(name, image, patch_shape(size)) for name, image in zip(names, arrays, strict=True)]
     if len({view.shape[2:] for view in windows}) > 1:
         raise ValueError("images must all be grey or all have the same number of channels; convert them first")
     kind = float_type(dtype)
@@ -75,7 +78,11 @@ def extract_patches(
         return np.concatenate([flatten(view[::stride, ::stride]) for view in windows]).astype(kind, copy=False)
     if stride != 1:
         raise ValueError(f"stride is only used when n is None, got stride={stride} and n={n}; leave one out")
-    return random_patches(windows, checks.count("n", n), checks.generator(seed), kind)
+    try:
+        return random_patches(windows, checks.count("n", n), checks.generator(seed), kind)
+    except MemoryError:
+        needed = n * windows[0][0, 0].size * kind.itemsize
+        raise MemoryError(f"{n:,} patches need {needed:.3g} bytes of memory; give a smaller n=") from None
 
 
 def patch_shape(size: Any) -> tuple[int, int]:
@@ -96,7 +103,7 @@ def window_view(name: str, image: np.ndarray, shape: tuple[int, int]) -> np.ndar
     if image.shape[0] < shape[0] or image.shape[1] < shape[1]:
         raise ValueError(
             f"{name} has {image.shape[0]} × {image.shape[1]} pixels, smaller than a patch of "
-            f"{shape[0]} × {shape[1]}; give a smaller size, larger images, or one colour image as [image]"
+            f"{shape[0]} × {shape[1]}; give a smaller size=, larger images, or one colour image as [image]"
         )
     view = np.lib.stride_tricks.sliding_window_view(image, shape, axis=(0, 1))
     return view if image.ndim == 2 else np.moveaxis(view, 2, -1)

@@ -99,7 +99,9 @@ def whiten_images(
     0.1
     """
     variance = checks.real("variance", variance, above=0.0)
-    standard = [standardise(f"images[{i}]", image) for i, image in enumerate(checks.image_list(images))]
+    arrays = checks.image_list(images)
+    names = checks.image_names(images, len(arrays))
+    standard = [standardise(name, image) for name, image in zip(names, arrays, strict=True)]
     white = [whiten_olshausen(image, cutoff=cutoff) for image in standard]
     scale = np.sqrt(variance / np.mean([image.var() for image in white]))
     return [scale * image for image in white]

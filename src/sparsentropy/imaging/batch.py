@@ -5,7 +5,8 @@ one is computed.
 """
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
@@ -23,7 +24,8 @@ from sparsentropy.imaging.noise import estimate_noise
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
 
-FAILURES = (OSError, ValueError, TypeError, MemoryError)
+# What the content of a file may lead to; anything else is a mistake in the program
+EXPECTED = (OSError, ValueError, TypeError, MemoryError, ArithmeticError, RuntimeError)
 
 
 @final
@@ -45,7 +47,12 @@ class Done:
     seconds: float = 0.0
     shape: tuple[int, ...] = ()
     pictures: tuple[views.View, ...] = ()
-    failure: str | None = None
+    failure: Exception | None = None
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether it failed by a mistake in the program."""
+        return self.failure is not None and not isinstance(self.failure, EXPECTED)
 
 
 @final
@@ -157,8 +164,20 @@ class Inpainting:
         return grey > grey.max() / 2
 
 
-def jobs(sources: Sequence[Path], output: Path) -> list[Job]:
+def jobs(sources: Sequence[Path], output: Path, mask: Path | None = None) -> list[Job]:
     """What is to be done: one file into a file, anything else into a folder, in which folders keep their shape.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Images, and folders of them.
+    output : Path
+    mask : Path, optional
+        A file or a folder that is read, too.
+
+    Returns
+    -------
+    list of Job
 
     Raises
     ------
@@ -175,15 +194,25 @@ def jobs(sources: Sequence[Path], output: Path) -> list[Job]:
             for source in sources
             for file in (folder_files(source) if source.is_dir() else [source])
         ]
-    taken, read = set(), {job.source.resolve() for job in found}
+    masks = [] if mask is None else [mask] if mask.is_file() else [mask / job.source.name for job in found]
+    taken, read = set(), {_identity(path) for path in [*masks, *(job.source for job in found)]}
     for job in found:
         target = job.target.resolve()
-        if target in read:
+        if _identity(target) in read:
             raise ValueError(f"{job.target} is one of the images to read; give another name for the result")
         if target in taken:
             raise ValueError(f"two results would be written to {job.target}; give images of different names")
         taken.add(target)
     return found
+
+
+def _identity(path: Path) -> tuple[int, int] | Path:
+    """What tells whether two names are of one file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.resolve()
+    return status.st_dev, status.st_ino
 
 
 def _opaque(alpha: NDArray[Any] | None, where: NDArray[np.bool_]) -> NDArray[Any] | None:
@@ -195,8 +224,10 @@ def _opaque(alpha: NDArray[Any] | None, where: NDArray[np.bool_]) -> NDArray[Any
     return left if (left < most).any() else None
 
 
-def run(todo: Sequence[Job], act: Act, *, tell: Callable[[str, float], None], say: Callable[[str], None]) -> list[Done]:
-    """Do it to every file.
+def run(
+    todo: Sequence[Job], act: Act, *, tell: Callable[[str, float], None], say: Callable[[str], None]
+) -> Iterator[Done]:
+    """Do it to one file after the other.
 
     Parameters
     ----------
@@ -208,32 +239,47 @@ def run(todo: Sequence[Job], act: Act, *, tell: Callable[[str, float], None], sa
     say : callable
         Hears a line about every file.
 
-    Returns
-    -------
-    list of Done
+    Yields
+    ------
+    Done
     """
-    done = []
-    for job in todo:
+    return (_done(job, act, tell, say) for job in todo)
+
+
+def _done(job: Job, act: Act, tell: Callable[[str, float], None], say: Callable[[str], None]) -> Done:
+    """Do it to one file. Whatever is wrong with it, the next one has its turn; only Ctrl-C ends all."""
+
+    def about(text: str) -> str:
+        return terminal.one_line(text if str(job.source) in text else f"{job.source}: {text}")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
         try:
-            one = _finished(job, act, lambda share, name=job.source.name: tell(name, share))
-            say(f"{job.source}: {one.said}, written to {job.target}")
-        except FAILURES as error:
-            one = Done(job, failure=str(error))
-            text = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
-            say(f"failed: {terminal.one_line(text)}")
-        done.append(one)
+            done = _finished(job, act, lambda share: tell(job.source.name, share))
+        except Exception as error:
+            done = Done(job, failure=error)
+    for warning in caught:
+        say(f"note: {about(str(warning.message))}")
+    if done.failure is None:
+        say(f"{job.source}: {done.said}, written to {job.target}")
+    else:
+        kind = f"{type(done.failure).__name__}: " if done.unexpected or not str(done.failure) else ""
+        say(f"failed: {about(f'{kind}{done.failure}')}")
     return done
 
 
 def _finished(job: Job, act: Act, tell: Callable[[float], None]) -> Done:
+    tell(0.0)
     began = time.monotonic()
     picture = files.read(job.source)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     files.check_writable(job.target, picture)
     outcome = act(job, picture, tell)
     files.write(job.target, outcome.picture)
-    shape = np.shape(outcome.picture.pixels)
-    return Done(job, outcome.said, time.monotonic() - began, shape, outcome.shown)
+    shape, said = np.shape(outcome.picture.pixels), outcome.said
+    if files.drops_transparency(job.target, outcome.picture):
+        said += f", without its transparency, which a {job.target.suffix} file cannot hold"
+    return Done(job, said, time.monotonic() - began, shape, outcome.shown)
 
 
 def write_page(path: Path, act: Act, done: Sequence[Done]) -> None:

@@ -1,4 +1,7 @@
-"""PNG and PNM files with more than 8 bits: Pillow halves their colours, so they are read and written here."""
+"""PNG and PNM files with more than 8 bits, read and written.
+
+Pillow would halve their colours.
+"""
 
 import io
 import re

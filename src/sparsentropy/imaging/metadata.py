@@ -1,4 +1,7 @@
-"""What an image file says besides its pixels, and how that goes into another one: colour profile, resolution, EXIF."""
+"""What an image file says besides its pixels: colour profile, resolution, EXIF.
+
+It is read from any file, and goes into another one in the form that this one has for it.
+"""
 
 import math
 import struct
