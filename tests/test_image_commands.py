@@ -81,9 +81,9 @@ def test_extreme_pixels_and_an_empty_file_stop_no_other(folder, tmp_path):
     np.save(folder / "huge.npy", 1e200 * NOISY)
     (folder / "empty.png").touch()
     (folder / "lost.png").symlink_to("nowhere")
-    result = invoke("denoise", folder, folder / "huge.npy", "-o", tmp_path / "out")
+    result = invoke("denoise", folder, folder / "huge.npy", tmp_path / "none.png", "-o", tmp_path / "out")
     assert result.exit_code == 2
-    assert "2 of 6 images failed" in result.stderr
+    assert "3 of 7 images failed" in result.stderr
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png", "huge.npy"]
     unit = np.load(tmp_path / "out" / "huge.npy") / 1e200
     np.testing.assert_allclose(unit, np.asarray(Image.open(tmp_path / "out" / "a.png")), atol=0.6)

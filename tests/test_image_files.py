@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from sparsentropy.datasets import images, load_images, tags, tiff
 from sparsentropy.imaging import files
+from sparsentropy.imaging.exif import Exif
 from sparsentropy.imaging.metadata import Metadata
 
 ROWS, COLUMNS = 20, 36
@@ -318,6 +319,16 @@ def test_the_photograph_in_a_file_of_a_phone_is_read(tmp_path):
     assert files.read(tmp_path / "again.jpg").pixels.shape == C8.shape
 
 
+def test_deep_colours_that_would_be_halved_are_refused(tmp_path):
+    Image.fromarray(C8).save(tmp_path / "image.jp2", irreversible=False)
+    assert_read(tmp_path / "image.jp2", C8)
+    content = (tmp_path / "image.jp2").read_bytes()
+    at = content.index(b"\xff\x4f\xff\x51") + 42
+    (tmp_path / "image.jp2").write_bytes(content[:at] + b"\x0f" + content[at + 1 :])
+    with pytest.raises(ValueError, match="colours have more than 8 bits"):
+        files.read(tmp_path / "image.jp2")
+
+
 def test_contents_count_and_not_names(tmp_path):
     (tmp_path / "really_png.tif").write_bytes(pillow(C8, "PNG"))
     assert_read(tmp_path / "really_png.tif", C8)
@@ -330,13 +341,19 @@ DATE = "2024:05:06 07:08:09"
 
 
 def described(orientation):
-    exif = Image.Exif()
-    exif[ExifTags.Base.DateTime], exif[ExifTags.Base.Copyright] = DATE, "CC BY 4.0"
-    exif[ExifTags.Base.Artist] = "Zoë".encode()
-    exif[ExifTags.Base.Orientation] = orientation
-    exif.get_ifd(ExifTags.IFD.Exif).update({36867: DATE, 37510: b"ASCII\0\0\0by hand", 40962: 36, 40963: 20})
-    exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (53.0, 9.0, 0.0)})
-    return exif
+    """EXIF as a camera writes it."""
+
+    def text(value):
+        return (tags.TEXT, value.encode() + b"\0")
+
+    def fractions(*values):
+        return (tags.RATIONAL, tags.longs(">", *values))
+
+    main = {306: text(DATE), 33432: text("CC BY 4.0"), 315: text("Zoë"), 274: (tags.SHORT, bytes([0, orientation]))}
+    size = {40962: (tags.LONG, tags.longs(">", 36)), 40963: (tags.LONG, tags.longs(">", 20))}
+    camera = {36867: text(DATE), 37510: (7, b"ASCII\0\0\0by hand"), **size}
+    place = {1: text("N"), 2: fractions(53, 1, 9, 1, 0, 1)}
+    return b"Exif\0\0" + Exif(">", main, camera, place).block
 
 
 def assert_described(path):

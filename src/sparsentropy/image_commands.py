@@ -32,7 +32,7 @@ def denoise(
 
     Example: [bold]sparsentropy denoise noisy.png -o clean.png --report page.html[/bold]
     """
-    _check(images, page)
+    _check(images, None, page)
     from sparsentropy.imaging import batch
 
     _work(batch.jobs(images, output), page, batch.Denoising(sigma, _model(model), seed))
@@ -57,7 +57,7 @@ def inpaint(
     """
     if noisy and sigma is not None:
         raise ValueError("--noisy means that the noise is to be found out, --sigma tells it; give one of them")
-    _check([*images, *([] if mask is None else [mask])], page)
+    _check(images, mask, page)
     from sparsentropy.imaging import batch
 
     known = None if noisy else sigma or 0.0
@@ -70,13 +70,15 @@ def _model(path: Path | None) -> "SparseCoding | None":
     return None if path is None else runs.read_patches(path)
 
 
-def _check(paths: Sequence[Path], page: Path | None) -> None:
-    """Refuse what is not there, before time is spent on imports."""
+def _check(images: Sequence[Path], mask: Path | None, page: Path | None) -> None:
+    """Refuse what is not there, before time is spent on imports; one image of several stops no other."""
     from sparsentropy import storage
     from sparsentropy.datasets import checks
 
-    for path in paths:
-        checks.path("path", path)
+    if not any(path.exists() for path in images):
+        checks.path("IMAGES", images[0])
+    if mask is not None:
+        checks.path("--mask", mask)
     if page is not None:
         storage.check_output(page, (".html",))
 

@@ -143,7 +143,8 @@ class Inpainting:
         before[missing] = np.iinfo(before.dtype).max if before.dtype.kind in "iu" else whole.max()
         shown = views.before_and_after(before, whole, std, taken_out=False)
         noise = f", noise of {sigma:.4g} removed" if sigma > 0 else ""
-        said = f"{missing.sum():,} missing pixels ({missing.mean():.1%}) filled in{noise}"
+        pixels = "pixel" if missing.sum() == 1 else "pixels"
+        said = f"{missing.sum():,} missing {pixels} ({missing.mean():.1%}) filled in{noise}"
         return Outcome(replace(picture, pixels=whole, alpha=_opaque(picture.alpha, missing)), said, shown)
 
     def missing(self, job: Job, picture: files.Picture) -> NDArray[np.bool_]:

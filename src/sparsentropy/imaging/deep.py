@@ -17,6 +17,7 @@ from sparsentropy.datasets.tiff import check_size
 SIGNATURE, HEADER = 8, 25  # bytes a PNG file begins with, and of the part after them
 PNM = re.compile(rb"P([2356])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
 LARGEST = 65_535
+JPEG_2000 = b"\xff\x4f\xff\x51"  # with which what is compressed begins
 
 
 def read_png(path: Path) -> NDArray[np.uint16] | None:
@@ -47,6 +48,18 @@ def png_bits(path: Path) -> int:
     """How many bits a sample of a PNG file has."""
     with path.open("rb") as file:
         return file.read(SIGNATURE + HEADER)[24]
+
+
+def loses_bits(path: Path, file_format: str | None) -> bool:
+    """Whether a colour file of JPEG 2000 or AVIF has more than the 8 bits that Pillow would keep."""
+    if file_format == "JPEG2000":
+        content = path.read_bytes()
+        begin = content.find(JPEG_2000)
+        return begin >= 0 and content[begin + 42 : begin + 43] > b"\x07"  # one less than the bits of a sample
+    if file_format == "AVIF":
+        _, found, rest = path.read_bytes().partition(b"av1C")
+        return bool(found) and rest[2] & 0x40 > 0  # high bit depth
+    return False
 
 
 def write_png(file: BinaryIO, pixels: NDArray[Any], chunks: list[tuple[bytes, bytes]]) -> None:

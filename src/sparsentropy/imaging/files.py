@@ -69,6 +69,8 @@ def read(path: Path) -> Picture:
             # Phones put depth maps and second views behind the photograph
             if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
                 raise checks.UnsupportedError("it holds several frames; save them as files of their own")
+            if picture.mode in ("RGB", "RGBA") and deep.loses_bits(found, picture.format):
+                raise checks.UnsupportedError("its colours have more than 8 bits; save it as TIFF or PNG")
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
             raster = _deep(found, picture, orientation) or _shallow(found, picture)
             metadata = Metadata.of_picture(picture).of_image(raster.pixels.shape, orientation)

@@ -3,7 +3,6 @@
 It is read from any file, and goes into another one in the form that this one has for it.
 """
 
-import math
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
 SPACES = {1: b"GRAY", 3: b"RGB "}  # of profiles, by the number of colours
 MOST_IN_JPEG = 65_533  # bytes of EXIF
 FINEST = 65_535.0  # pixels per inch that every format can hold
+LEAST, MOST = 1e-6, 1e9  # of a resolution that can be meant
 
 
 @final
@@ -112,5 +112,5 @@ def _ratio(value: tuple[int, bytes] | None, order: Order) -> float:
 
 def _resolution(x: float, y: float, unit: int) -> tuple[float, float, int] | None:
     """The resolution, where the file says one that can be."""
-    possible = min(x, y) > 0 and math.isfinite(max(x, y)) and unit in (NO_UNIT, INCH, CENTIMETRE)
+    possible = LEAST < min(x, y) <= max(x, y) < MOST and unit in (NO_UNIT, INCH, CENTIMETRE)
     return (x, y, unit) if possible else None

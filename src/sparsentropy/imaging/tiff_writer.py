@@ -73,5 +73,5 @@ def write(file: BinaryIO, pixels: NDArray[Any], metadata: Metadata, *, alpha: bo
 
 
 def _ratio(value: float, order: Order) -> tuple[int, bytes]:
-    found = Fraction(value).limit_denominator(1000)
+    found = Fraction(value).limit_denominator(round(LARGEST / max(value, 1000)))  # both are numbers of 32 bits
     return RATIONAL, longs(order, found.numerator, found.denominator)
