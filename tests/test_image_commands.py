@@ -77,14 +77,17 @@ def test_where_all_images_are_bad_nothing_is_written(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["bad.png"]
 
 
-def test_extreme_pixels_and_an_empty_file_stop_no_other(folder, tmp_path):
-    np.save(folder / "huge.npy", 1e200 * NOISY)
+def test_extreme_pixels_and_an_empty_file_stop_no_other(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(NOISY).save(folder / "a.png")
     (folder / "empty.png").touch()
     (folder / "lost.png").symlink_to("nowhere")
-    result = invoke("denoise", folder, folder / "huge.npy", tmp_path / "none.png", "-o", tmp_path / "out")
+    np.save(tmp_path / "huge.npy", 1e200 * NOISY)
+    result = invoke("denoise", folder, tmp_path / "huge.npy", tmp_path / "none.png", "-o", tmp_path / "out")
     assert result.exit_code == 2
-    assert "3 of 7 images failed" in result.stderr
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png", "huge.npy"]
+    assert "3 of 5 images failed" in result.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "huge.npy"]
     unit = np.load(tmp_path / "out" / "huge.npy") / 1e200
     np.testing.assert_allclose(unit, np.asarray(Image.open(tmp_path / "out" / "a.png")), atol=0.6)
 

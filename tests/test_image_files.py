@@ -465,6 +465,16 @@ def test_what_would_be_cut_off_is_refused(name, pixels, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_pages_that_go_round_in_a_circle_are_refused(tmp_path):
+    content = by_hand(G8, 1, [G8.tobytes()])
+    begin = struct.unpack("<I", content[4:8])[0]
+    link = begin + 2 + 12 * struct.unpack("<H", content[begin : begin + 2])[0]
+    (tmp_path / "image.tif").write_bytes(content[:link] + content[4:8] + content[link + 4 :])
+    for read in (files.read, load_images):
+        with pytest.raises(ValueError, match="in a circle"):
+            read(tmp_path / "image.tif")
+
+
 def test_pages_of_a_stack_are_read_one_by_one(tmp_path):
     stack = np.stack([G16, G16[::-1], 65_535 - G16])
     (tmp_path / "stack.tif").write_bytes(written(stack, photometric="minisblack"))

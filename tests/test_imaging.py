@@ -141,7 +141,7 @@ def test_no_image_has_more_noise_than_it_varies(size):
     assert 0 < imaging.estimate_noise(board) <= board.std() + 1e-9
 
 
-@pytest.mark.parametrize("level", [0, 1e6, 1e9])
+@pytest.mark.parametrize("level", [1e6, 1e9])
 def test_a_large_offset_does_not_matter(level):
     clean = imaging.denoise(TINY + level, sigma=20)
     np.testing.assert_allclose(clean - level, imaging.denoise(TINY, sigma=20), atol=0.5)

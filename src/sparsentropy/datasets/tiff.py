@@ -10,7 +10,7 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -251,7 +251,7 @@ def pages(path: Path) -> list[Page]:
     from tifffile import TiffFile  # imported late: few images need it
 
     with TiffFile(path) as file:
-        stored = [page.aspage() for page in file.pages]
+        stored = list(_chain(file))
         found = [Page(path, number, page, _meanings(page)) for number, page in enumerate(stored)]
         # A raw file of a camera begins with a small copy, and has the image itself where only its maker finds it
         whole = [page for page in found if not page.stored.subfiletype & REDUCED]
@@ -288,6 +288,16 @@ def check_size(rows: int, columns: int) -> None:
     if pixels > 2 * most:
         raise Image.DecompressionBombError(text.format(2 * most))
     warnings.warn(text.format(most), Image.DecompressionBombWarning, stacklevel=2)
+
+
+def _chain(file: "TiffFile") -> Iterator["TiffPage"]:
+    """The pages of a file, each of which says where the next one is."""
+    seen = set()
+    for page in file.pages:
+        if page.offset in seen:
+            raise ValueError("its pages go round in a circle")
+        seen.add(page.offset)
+        yield page.aspage()
 
 
 def _meanings(page: "TiffPage") -> dict[int, Any]:
