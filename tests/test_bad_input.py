@@ -234,6 +234,11 @@ PARAMETERS = COUNTS | {
         ValueError,
         "inference='amortized' needs posterior='diagonal' or 'low-rank'",
     ),
+    "low-rank posteriors by an unrolled E-step": (
+        fit(X, inference="amortized", posterior="low-rank", rank=1),
+        ValueError,
+        "encoder='unrolled' is the E-step of posterior='diagonal'.*use encoder='residual' or 'mlp'",
+    ),
     "an encoder that is not there": (
         lambda desk: desk.model.set_params(inference="amortized").transform(X),
         ValueError,

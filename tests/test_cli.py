@@ -143,7 +143,7 @@ def test_fit_refuses_what_memory_does_not_hold(files, tmp_path, monkeypatch):
         ["--posterior", "full", "--annealing", "beta"],
         ["--posterior", "low-rank", "--rank", 2],
         ["--inference", "amortized", "--encoder", "unrolled", "--refine", 2],
-        ["--inference", "amortized", "--posterior", "low-rank", "--rank", 2],
+        ["--inference", "amortized", "--encoder", "mlp", "--posterior", "low-rank", "--rank", 2],
         ["--whiten", "zca", "--remove-mean", "--held-out", 0],
         ["--learning", "minibatch", "--batch-size", 64],
         ["--dtype", "float64", "--device", "cpu", "--batch-size", 50, "--n-init", 2],

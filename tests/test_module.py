@@ -74,9 +74,11 @@ def test_it_does_what_the_model_does(dtype, unit):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("posterior", ["diagonal", "low-rank"])
-def test_an_encoder_comes_along(posterior):
-    model = SparseCoding(8, posterior=posterior, rank=2, inference="amortized", max_iter=3, random_state=0).fit(BARS)
+@pytest.mark.parametrize(
+    "kind", [{"posterior": "diagonal"}, {"posterior": "low-rank", "rank": 2, "encoder": "mlp"}], ids=str
+)
+def test_an_encoder_comes_along(kind):
+    model = SparseCoding(8, inference="amortized", max_iter=3, random_state=0, **kind).fit(BARS)
     module, x = model.to_module(), torch.from_numpy(BARS[:20])
     np.testing.assert_allclose(module.encode(x).detach(), model.transform(BARS[:20]), atol=1e-5)
     module.lower_bound(x).backward()

@@ -36,7 +36,7 @@ class SparseCoding(AbstractTraining):
         Rank of a low-rank posterior.
     inference : {'iterative', 'amortized'}, default='iterative'
         How posteriors are found: solved for, or by an encoder that learns along with the dictionary and answers at
-        once. For diagonal and low-rank posteriors.
+        once. For diagonal posteriors, and low-rank ones with the encoders 'residual' and 'mlp'.
     encoder : {'unrolled', 'residual', 'mlp'}, default='unrolled'
         The E-step itself, broken off early, which follows the dictionary and has little to learn; or a network that
         sees the data only, the second being that of the paper.

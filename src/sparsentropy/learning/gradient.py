@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsentropy import rows
-from sparsentropy.inference import AmortizedSolver, DiagonalSolver
-from sparsentropy.inference.encoders import DiagonalHead, Encoder
+from sparsentropy.inference import AmortizedSolver
+from sparsentropy.inference.encoders import Encoder
 from sparsentropy.learning import em, online
 from sparsentropy.learning.annealing import Schedule, weights_of
 from sparsentropy.learning.course import Course, EncoderCourse, nowhere
@@ -151,23 +151,18 @@ def _following(
     settings: _Settings,
     resume: Course | None,
 ) -> Iterator[Sweep]:
-    """The usual loop with independent codes, then the gains, and what the head may add to them."""
-    encoder, last = solver.encoder, resume and resume.state.sweep(converged=resume.converged)
-    independent = Encoder(encoder.network, DiagonalHead())
+    """The usual loop, then the gains."""
+    last = resume and resume.state.sweep(converged=resume.converged)
     options: dict[str, Any] = {"tol": settings.tol, "batch_size": settings.batch_size, "generator": settings.generator}
     options |= {"schedule": settings.schedule, "cache": settings.cache, "max_iter": max(1, settings.max_iter - 1)}
     options |= {"resume": resume, "mark": settings.mark}
     resume = None  # it keeps posteriors that are soon no longer needed
     x = data.part(drawn(len(data), TRAINING_ROWS, settings.generator))
-    try:
-        for sweep in learn(data, starts, AmortizedSolver(independent, DiagonalSolver(), solver.refine), **options):
-            last = sweep
-            yield replace(sweep, converged=False)
-    finally:  # also where the caller stops here
-        if last is not None:
-            encoder.begin(x, last.parameters)
+    for sweep in learn(data, starts, solver, **options):
+        last = sweep
+        yield replace(sweep, converged=False)
     assert last is not None, "a loop has at least one sweep"
-    train(encoder, x, last.parameters, generator=settings.generator)
+    train(solver.encoder, x, last.parameters, generator=settings.generator)
     task = Task(data, solver, settings.batch_size, 1.0, PLAIN, NOT_KEPT)
     yield task.expect(last.parameters, None, 0).sweep(converged=last.converged)
 
