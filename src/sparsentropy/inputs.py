@@ -20,7 +20,7 @@ import torch
 from sklearn.utils import check_array, check_random_state
 
 from sparsentropy import schedules
-from sparsentropy.rows import Survey
+from sparsentropy.rows import Survey, check_dates, unmasked
 
 FLOATS: Any = [np.float64, np.float32]  # what is neither becomes the first
 INFERENCE, ENCODERS = ("iterative", "amortized"), ("unrolled", "residual", "mlp")
@@ -55,6 +55,28 @@ def untensored(X: Any) -> Any:
         raise TypeError("X is a sparse tensor, but dense data were expected: use X.to_dense().")
     X = X.detach().cpu()
     return (X.float() if X.dtype in (torch.float16, torch.bfloat16) else X).numpy()
+
+
+def plain(X: Any) -> Any:
+    """Data in a form that scikit-learn checks: no tensor, and NaN where a value is masked.
+
+    Raises
+    ------
+    TypeError
+        If there are dates among them, which numpy would count in nanoseconds.
+    """
+    check_dates("X", X)
+    return unmasked(untensored(X))
+
+
+def example(names: tuple[Any, ...] | None, d: int) -> Any:
+    """One row of d columns, a data frame if they have names: for checks that look at no number."""
+    row = np.zeros((1, d))
+    if names is None:
+        return row
+    import pandas as pd  # imported late: it is slow, and only data frames need it
+
+    return pd.DataFrame(row, columns=list(names))
 
 
 def refusal(error: Exception) -> Exception:
@@ -357,7 +379,7 @@ def kept_atoms(keep: Any, prior_scale: np.ndarray, active: np.ndarray) -> np.nda
 def codes(Z: Any, h: int) -> np.ndarray:
     """Codes (n, h) as floating-point numbers."""
     try:
-        array: Any = check_array(untensored(Z), dtype=FLOATS, input_name="Z")
+        array: Any = check_array(plain(Z), dtype=FLOATS, input_name="Z")
     except (ValueError, TypeError, OverflowError) as error:
         raise refusal(error) from None
     if array.shape[1] != h:

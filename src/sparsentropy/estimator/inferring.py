@@ -8,17 +8,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, final, overload
 
 import numpy as np
+import sklearn
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sparsentropy import arithmetic, inputs, rows
+from sparsentropy.estimator import frames
 from sparsentropy.inference import AbstractSolver, AmortizedSolver, for_data
 from sparsentropy.inference.diagonal import operations
 from sparsentropy.inference.encoders import Encoder
@@ -112,12 +114,12 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return (self._in_units(self._inferred(x)) for x in self._parts(X))
 
     @overload
-    def impute(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
+    def impute(self, X: Any, *, return_std: Literal[False] = False) -> Any: ...
 
     @overload
-    def impute(self, X: Any, *, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+    def impute(self, X: Any, *, return_std: Literal[True]) -> tuple[Any, Any]: ...
 
-    def impute(self, X: Any, *, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def impute(self, X: Any, *, return_std: bool = False) -> Any:
         """Data with the most likely values where some are missing.
 
         Parameters
@@ -129,12 +131,20 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Returns
         -------
-        ndarray, shape (n, d), or tuple of two
-            Data, and standard deviations: those of what was missing, noise included, and 0 for what was known.
-        """
-        return _joined(self._answers(X, partial(self._imputed, std=return_std)))
+        ndarray or data frame, shape (n, d), or tuple of two
+            Data, and standard deviations: those of what was missing, noise included, and 0 for what was known. What was
+            known has the bits and the type it was given with, whatever type the model computes in; integers become
+            floats where any are missing. Of a data frame of pandas or polars a data frame, with its names and index, as
+            is what `set_output` asks for.
 
-    def impute_parts(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        Raises
+        ------
+        ValueError
+            If integers that no float holds are beside missing values.
+        """
+        return _joined(self._filled(X, std=return_std))
+
+    def impute_parts(self, X: Any) -> Iterator[tuple[Any, Any]]:
         """As `impute`, a part at a time where the data are not in memory.
 
         Parameters
@@ -143,10 +153,25 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Yields
         ------
-        tuple of two ndarrays, shape (·, d)
+        tuple of two ndarrays or data frames, shape (·, d)
             Data and standard deviations of the rows that follow those before.
         """
-        return ((filled, std) for filled, std in self._answers(X, partial(self._imputed, std=True)))
+        return ((filled, std) for filled, std in self._filled(X, std=True))
+
+    def _filled(self, X: Any, *, std: bool) -> Iterator[tuple[Any, ...]]:
+        """Part by part, data as they were given with their gaps filled in, and standard deviations."""
+        for part, (new, *spread) in self._answers(X, partial(self._imputed, std=std)):
+            whole = frames.filled(part.given, numpy_of(part.x.isnan()), new)
+            yield self._as_wished(part.given, whole, *(frames.like(part.given, one) for one in spread))
+
+    def _as_wished(self, given: Any, *tables: Any) -> tuple[Any, ...]:
+        """Tables of the kind that `set_output` asks for."""
+        config = getattr(self, "_sklearn_output_config", {})
+        wish = config.get("transform", sklearn.get_config()["transform_output"])
+        names = getattr(self, "feature_names_in_", None)
+        if names is None:
+            names = rows.names_of(given) or [f"x{j}" for j in range(self.n_features_in_)]
+        return tuple(frames.wished(table, wish, names) for table in tables)
 
     def _imputed(self, x: Tensor, q: AbstractPosterior, p: Parameters, *, std: bool) -> tuple[Tensor, ...]:
         missing = x.isnan()
@@ -157,12 +182,12 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return filled, variance.sqrt() * missing
 
     @overload
-    def reconstruct(self, X: Any, *, return_std: Literal[False] = False) -> np.ndarray: ...
+    def reconstruct(self, X: Any, *, return_std: Literal[False] = False) -> Any: ...
 
     @overload
-    def reconstruct(self, X: Any, *, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+    def reconstruct(self, X: Any, *, return_std: Literal[True]) -> tuple[Any, Any]: ...
 
-    def reconstruct(self, X: Any, *, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def reconstruct(self, X: Any, *, return_std: bool = False) -> Any:
         """What data would be without noise: the mean of W z under the posterior.
 
         Parameters
@@ -174,8 +199,9 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Returns
         -------
-        ndarray, shape (n, d), or tuple of two
-            Data without noise, and their standard deviations, in data units.
+        ndarray or data frame, shape (n, d), or tuple of two
+            Data without noise, and their standard deviations, in data units. Of a data frame of pandas or polars a data
+            frame, with its names and index, as is what `set_output` asks for.
 
         Examples
         --------
@@ -187,7 +213,10 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         >>> round(metrics.coverage(bars.codes @ bars.dictionary.T, mean, std, 0.9), 1)
         0.9
         """
-        return _joined(self._answers(X, partial(self._reconstructed, std=return_std)))
+        found = self._answers(X, partial(self._reconstructed, std=return_std))
+        return _joined(
+            self._as_wished(part.given, *(frames.like(part.given, one) for one in answers)) for part, answers in found
+        )
 
     def _reconstructed(self, x: Tensor, q: AbstractPosterior, p: Parameters, *, std: bool) -> tuple[Tensor, ...]:
         del x
@@ -196,12 +225,13 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _answers(
         self, X: Any, answer: Callable[[Tensor, AbstractPosterior, Parameters], tuple[Tensor, ...]]
-    ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Part by part, answers that are in units of the data."""
-        for x in self._parts(X):
+    ) -> "Iterator[tuple[_Part, tuple[np.ndarray, ...]]]":
+        """Parts of the data, and answers that are in units of the data."""
+        for part in self._given_parts(X):
+            x = part.x
             with self._computing():
                 found = answer(x, self._inferred(x), self._parameters(x.dtype, x.device))
-            yield tuple(numpy_of(value * self.data_scale_) for value in found)
+            yield part, tuple(numpy_of(value * self.data_scale_) for value in found)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Lower bound of the log likelihood of every data point.
@@ -243,17 +273,28 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _solver(self) -> AbstractSolver:
         """Check the parameters and build the E-step they name."""
 
-    def _data(self, X: Any, *, reset: bool, first: int = 0) -> Tensor:
-        """Checked data on the device; their first row is that number of all."""
-        device = inputs.resolve_device(self.device)
+    def _data(self, X: Any, *, reset: bool) -> Tensor:
+        """Checked data on the device."""
+        inputs.resolve_device(self.device)
+        X = inputs.plain(X)
         try:
-            array: Any = validate_data(
-                self, inputs.untensored(X), reset=reset, dtype=inputs.FLOATS, ensure_all_finite=False
-            )
+            array: Any = validate_data(self, X, reset=reset, dtype=inputs.FLOATS, ensure_all_finite=False)
         except (ValueError, TypeError, OverflowError) as error:
             raise inputs.refusal(error) from None
+        return self._on_device(array)
+
+    def _on_device(self, array: np.ndarray, first: int = 0) -> Tensor:
+        """Finite numbers on the device; their first row is that number of all."""
         inputs.check_finite(Survey.of(array), first)
-        return inputs.tensor(array).to(device, inputs.resolve_dtype(self.dtype, array.dtype))
+        dtype = inputs.resolve_dtype(self.dtype, array.dtype)
+        return inputs.tensor(array).to(inputs.resolve_device(self.device), dtype)
+
+    def _check_columns(self, names: tuple[Any, ...] | None, d: int, *, reset: bool) -> None:
+        """Compare the columns of data that come in parts with those of the fit, or remember them."""
+        try:
+            validate_data(self, inputs.example(names, d), reset=reset, skip_check_array=True)
+        except (ValueError, TypeError) as error:
+            raise inputs.refusal(error) from None
 
     def _scaled_data(self, X: Any) -> Tensor:
         """Data divided by `data_scale_`, for a model that is fitted."""
@@ -261,19 +302,19 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _parts(self, X: Any) -> Iterator[Tensor]:
         """The same, a part at a time where the data are not in memory."""
+        return (part.x for part in self._given_parts(X))
+
+    def _given_parts(self, X: Any) -> "Iterator[_Part]":
+        """The same, with the data as they were given."""
         check_is_fitted(self)
-        if rows.is_stored(X):
-            given: Iterable[Any] = rows.pieces(rows.source_of(X))
-        else:
-            given = rows.batches_of(X) if rows.is_stream(X) else [X]
         first, unit = 0, self.data_scale_
-        for part in given:
+        for given, data in self._checked_parts(X):
             with self._computing():
-                x = self._data(part, reset=False, first=first) / unit
+                x = (self._on_device(data, first) if isinstance(data, np.ndarray) else data) / unit
             values = numpy_of(x)
             inputs.check_range(Survey.of(values), values.dtype, unit, self.noise_variance_**0.5 / unit)
             first += len(x)
-            yield x
+            yield _Part(given, x)
         if first == 0:
             raise ValueError("X gave no batches, but at least one was expected; a generator can be used only once.")
 
@@ -281,6 +322,21 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _dtype(self) -> torch.dtype:
         """The arithmetic that the model was learned in."""
         return torch.from_numpy(self.components_).dtype
+
+    def _checked_parts(self, X: Any) -> Iterator[tuple[Any, np.ndarray | Tensor]]:
+        """Data as they were given, and the same as floats; the columns are compared with those of the fit once."""
+        if rows.is_stored(X):
+            source = rows.source_of(X)
+            self._check_columns(source.names, source.shape[1], reset=False)
+            for piece in rows.pieces(source):
+                yield piece, piece if piece.dtype in inputs.FLOATS else piece.astype(np.float64)
+        elif rows.is_stream(X):
+            for number, batch in enumerate(rows.read_batches(X)):
+                if number == 0:
+                    self._check_columns(batch.names, batch.array.shape[1], reset=False)
+                yield batch.given, batch.array
+        else:
+            yield X, self._data(X, reset=False)
 
     def _parameters(self, dtype: torch.dtype, device: torch.device | None = None) -> Parameters:
         """The learned model of data divided by `data_scale_`."""
@@ -311,12 +367,21 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             return for_data(solver, x)(x, self._parameters(x.dtype, x.device)).posterior
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some rows of the data: as they were given, and checked, on the device and divided by `data_scale_`."""
+
+    given: Any
+    x: Tensor
+
+
 def numpy_of(tensor: Tensor) -> np.ndarray:
     """The same numbers on the processor."""
     return tensor.detach().cpu().numpy()
 
 
-def _joined(parts: Iterable[tuple[np.ndarray, ...]]) -> Any:
-    """What comes a part at a time, as a whole; an array where there is one only."""
-    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+def _joined(parts: Iterable[tuple[Any, ...]]) -> Any:
+    """What comes a part at a time, as a whole; a table where there is one only."""
+    found = [frames.joined(column) for column in zip(*parts, strict=True)]
     return tuple(found) if len(found) > 1 else found[0]

@@ -4,6 +4,7 @@ Either all are given the same data and each takes its share of the rows, or each
 be known of all data before learning is put together from what each process has seen of its own.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,10 @@ def source_of(X: Any, team: AbstractTeam, distributed: str | None, folder: str |
             "X comes in batches, which cannot be shared out: give every process batches of its own with "
             "distributed='own', or the name of a file or an array."
         )
-    return rows.spool(rows.batches_of(X), folder)
+    batches = rows.read_batches(X)
+    first = list(itertools.islice(batches, 1))
+    arrays = (batch.array for batch in itertools.chain(first, batches))
+    return rows.spool(arrays, folder, first[0].names if first else None)
 
 
 def share(n: int, team: AbstractTeam, distributed: str | None, batch: int) -> range:

@@ -14,7 +14,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import validate_data
 
 from sparsentropy import arithmetic, fitting, inputs, memory, rows
 from sparsentropy.estimator import needs, places, sharing, streaming
@@ -152,8 +151,7 @@ class AbstractTraining(AbstractFitted, ABC):
         if source is None:
             x = self._data(X, reset=True)
             return x, x.dtype
-        like: Any = np.empty((1, source.shape[1]))
-        validate_data(self, like, reset=True, skip_check_array=True)
+        self._check_columns(source.names, source.shape[1], reset=True)
         return source, inputs.resolve_dtype(self.dtype, source.dtype)
 
     @arithmetic.computing()

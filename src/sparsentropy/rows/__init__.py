@@ -20,9 +20,10 @@ from sparsentropy.rows.sources import (
     pieces,
     source_of,
 )
-from sparsentropy.rows.spool import batches_of, is_stream, spool
+from sparsentropy.rows.spool import batches_of, is_stream, read_batches, spool
 from sparsentropy.rows.stored import MEMORY, Stored
 from sparsentropy.rows.survey import Survey, power_of_two
+from sparsentropy.rows.tabular import check_dates, names_of, unmasked
 
 __all__ = [
     "MEMORY",
@@ -40,14 +41,18 @@ __all__ = [
     "Without",
     "batches_of",
     "bytes_of",
+    "check_dates",
     "drawn",
     "is_stored",
     "is_stream",
+    "names_of",
     "of",
     "pieces",
     "power_of_two",
     "read_at",
+    "read_batches",
     "share",
     "source_of",
     "spool",
+    "unmasked",
 ]

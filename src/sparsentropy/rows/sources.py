@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsentropy.rows.scratch import read_at
+from sparsentropy.rows.tabular import unmasked
 
 NEAR = 16  # rows between two that are read in one piece with what lies between
 
@@ -26,6 +27,7 @@ class AbstractSource(ABC):
 
     shape: tuple[int, int]
     dtype: np.dtype
+    names: tuple[Any, ...] | None = None  # of the columns, if they have any
 
     @abstractmethod
     def read(self, begin: int, end: int) -> NDArray[Any]:
@@ -65,6 +67,8 @@ class File(AbstractSource):
         Bytes before the first number.
     shape : tuple of int
     dtype : numpy dtype
+    names : tuple, optional
+        Of the columns.
     """
 
     name: str
@@ -72,6 +76,7 @@ class File(AbstractSource):
     offset: int
     shape: tuple[int, int]
     dtype: np.dtype
+    names: tuple[Any, ...] | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], offset: int, shape: tuple[int, int], dtype: np.dtype) -> "File":
@@ -119,8 +124,11 @@ class Sliced(AbstractSource):
         object.__setattr__(self, "dtype", np.dtype(self.array.dtype))
 
     def read(self, begin: int, end: int) -> NDArray[Any]:
-        """See `AbstractSource`."""
-        return np.array(self.array[begin:end])
+        """See `AbstractSource`; a mask that comes with the numbers says what is missing."""
+        found = unmasked(self.array[begin:end])
+        if found.dtype != self.dtype and self.dtype.kind in "biu":
+            raise ValueError("X has masked integers, but only floats can be missing (NaN): convert it.")
+        return np.array(found)
 
     def pick(self, index: NDArray[np.intp]) -> NDArray[Any]:
         """See `AbstractSource`; whole pieces, since each slice may be a file to unpack."""
