@@ -180,27 +180,6 @@ def test_header_that_claims_more_than_the_file_holds(tmp_path):
         load_array(tmp_path / "huge.npy")
 
 
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("a;b\n1;2\n", "not numeric: a;b"),
-        ("a,b\n1,2\n1,2,3\n", "cannot be read as a .csv table"),
-        ("a,b\n", "holds no rows"),
-        ("\n\n", "cannot be read as a .csv table"),
-    ],
-)
-def test_bad_csv(tmp_path, text, match):
-    (tmp_path / "bad.csv").write_text(text)
-    with pytest.raises(ValueError, match=match):
-        load_array(tmp_path / "bad.csv")
-
-
-def test_csv_that_is_not_text(tmp_path):
-    (tmp_path / "bad.csv").write_bytes(bytes(range(256)))
-    with pytest.raises(ValueError, match=r"bad\.csv"):
-        load_array(tmp_path / "bad.csv")
-
-
 def test_bad_arguments(tmp_path):
     np.save(tmp_path / "x.npy", NUMBERS)
     np.savez(tmp_path / "x.npz", NUMBERS)

@@ -5,18 +5,23 @@ known; ``natural_patches`` is the usual benchmark in one call: photographs, whit
 steps of that chain are functions of their own, for your own images.
 """
 
-from .batches import parquet_batches, parquet_files
+from .batches import csv_batches, parquet_batches, parquet_frames
+from .csv_files import CsvTable
 from .download import load_olshausen, load_van_hateren, read_iml
 from .images import load_images, load_photographs
 from .patches import extract_patches, natural_patches
 from .synthetic import Bars, make_bars
-from .tables import load_array
+from .tables import Columns, columns_of, load_array, parquet_files
 from .whitening import ZCA, CentredPatches, remove_patch_mean, whiten_images, whiten_olshausen, zca
 
 __all__ = [
     "ZCA",
     "Bars",
     "CentredPatches",
+    "Columns",
+    "CsvTable",
+    "columns_of",
+    "csv_batches",
     "extract_patches",
     "load_array",
     "load_images",
@@ -27,6 +32,7 @@ __all__ = [
     "natural_patches",
     "parquet_batches",
     "parquet_files",
+    "parquet_frames",
     "read_iml",
     "remove_patch_mean",
     "whiten_images",

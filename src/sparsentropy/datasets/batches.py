@@ -1,35 +1,49 @@
-"""Tables that are too large to read at once: .parquet files, one or a folder of them, batch by batch.
+"""Tables that are too large to read at once: .csv and .parquet files, and folders of these, batch by batch.
 
 Only numbers are read, as in `tables`, and all files of a folder must have the same columns.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import checks
-from .tables import frame_values
+from .csv_files import CsvTable
+from .tables import csv_columns, frame_values
 
 ROWS = 65_536
 
 
-def parquet_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The .parquet files in a folder, or the one that the path names, sorted; empty if there are none.
+def csv_batches(file: Path, *, columns: Sequence[str] | None = None) -> Iterator[np.ndarray]:
+    """Read the numeric columns of a .csv file.
 
-    Examples
-    --------
-    >>> parquet_files("table.parquet")
-    [PosixPath('table.parquet')]
+    Parameters
+    ----------
+    file : Path
+    columns : sequence of str, optional
+        Which ones, by their names, and in which order; all of them by default.
+
+    Yields
+    ------
+    ndarray, shape (n, d)
+        Float64, NaN for missing values.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the file does not exist.
+    ValueError
+        When it holds anything but numbers, has no such columns, or can be understood in two ways.
     """
-    place = Path(path)
-    if place.is_dir():
-        return sorted(file for file in place.rglob("*.parquet") if file.is_file())
-    return [place] if place.suffix.lower() == ".parquet" else []
+    table = CsvTable.open(checks.file("path", file))
+    yield from table.numbers(csv_columns(table, columns))
 
 
-def parquet_batches(files: list[Path], *, rows: int = ROWS) -> Iterator[np.ndarray]:
+def parquet_batches(
+    files: list[Path], *, rows: int = ROWS, columns: Sequence[str] | None = None
+) -> Iterator[np.ndarray]:
     """Read the numeric columns of .parquet files.
 
     Parameters
@@ -37,6 +51,8 @@ def parquet_batches(files: list[Path], *, rows: int = ROWS) -> Iterator[np.ndarr
     files : list of Path
     rows : int
         Most rows of a batch.
+    columns : sequence of str, optional
+        Which ones, by their names, and in which order; all of them by default.
 
     Yields
     ------
@@ -50,8 +66,36 @@ def parquet_batches(files: list[Path], *, rows: int = ROWS) -> Iterator[np.ndarr
     ValueError
         When a file is damaged, holds anything but numbers, or has other columns than the first.
     """
-    import pyarrow.parquet  # imported late: only tables need it
+    return (frame_values(file, frame, columns) for file, frame in parquet_frames(files, rows=rows))
 
+
+def parquet_frames(files: list[Path], *, rows: int = ROWS) -> Iterator[tuple[Path, Any]]:
+    """Read all columns of .parquet files as data frames, whose integers stay integers where values are missing.
+
+    Parameters
+    ----------
+    files : list of Path
+    rows : int
+        Most rows of a frame.
+
+    Yields
+    ------
+    tuple of Path and pandas.DataFrame
+        The file, and some of its rows.
+
+    Raises
+    ------
+    FileNotFoundError
+        When a file does not exist.
+    ValueError
+        When a file is damaged, or has other columns than the first.
+    """
+    import pandas as pd  # imported late: they are slow and only tables need them
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    whole = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")() for kind in _INTEGERS}
+    whole[pa.bool_()] = pd.BooleanDtype()
     first: list[str] | None = None
     for file in files:
         checks.file("path", file)
@@ -61,9 +105,18 @@ def parquet_batches(files: list[Path], *, rows: int = ROWS) -> Iterator[np.ndarr
         first = names if first is None else first
         if names != first:
             raise ValueError(
-                f"{file} has the columns {', '.join(names)}, but {files[0]} has {', '.join(first)}; "
+                f"{file} has the columns {checks.listed(names)}, but {files[0]} has {checks.listed(first)}; "
                 "all files of a folder must have the same ones"
             )
-        with checks.reading(file, "a .parquet table"), table:
-            for batch in table.iter_batches(batch_size=rows):
-                yield frame_values(file, batch.to_pandas())
+        with table:
+            batches = table.iter_batches(batch_size=rows)
+            while True:
+                with checks.reading(file, "a .parquet table"):
+                    batch = next(batches, None)
+                    frame = None if batch is None else batch.to_pandas(types_mapper=whole.get)
+                if frame is None:
+                    break
+                yield file, frame
+
+
+_INTEGERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]

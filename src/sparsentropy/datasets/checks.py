@@ -7,12 +7,14 @@ was expected and what to do.
 
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, SupportsIndex, cast
 
 import numpy as np
+
+LONGEST = 40  # characters of a name or a cell in a message
 
 
 class UnsupportedError(ValueError):
@@ -55,8 +57,10 @@ def generator(seed: Any) -> np.random.Generator:
 def floats(name: str, values: Any, *, gaps: bool = False) -> np.ndarray:
     """Return ``values`` as an array of finite floats (float32 is kept, everything else becomes float64).
 
-    With `gaps` some may be NaN, which stands for a missing value.
+    With `gaps` some may be NaN, which stands for a missing value, as what is masked does.
     """
+    if np.ma.is_masked(values) and values.dtype.kind in "biuf":
+        values = values.astype(np.float32 if values.dtype == np.float32 else np.float64).filled(np.nan)
     try:
         array = np.asarray(values)
     except ValueError:
@@ -132,6 +136,49 @@ def file(name: str, value: Any) -> Path:
     if found.stat().st_size == 0:
         raise ValueError(f"{found} is empty (0 bytes); copy or download it again")
     return found
+
+
+def quoted(text: str) -> str:
+    """A name or a cell of a file, fit for a message: in quotes, short, and without characters that a terminal obeys."""
+    return repr(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+
+
+def listed(texts: Iterable[str], most: int = 6) -> str:
+    """Some of them in a row, as `quoted` but without quotes, and how many more there are."""
+    every = list(texts)
+    more = [f"… ({len(every):,} in all)"] if len(every) > most else []
+    return ", ".join([quoted(text)[1:-1] for text in every[:most]] + more)
+
+
+def new_names(found: Path, names: Iterable[str], more: Iterable[str]) -> None:
+    """Refuse columns with standard deviations if a table has columns of their names."""
+    if taken := sorted(set(names) & set(more)):
+        raise ValueError(
+            f"{found} has columns of the names that standard deviations would get ({listed(taken)}); rename them, or "
+            "leave out the standard deviations"
+        )
+
+
+@contextmanager
+def utf_8(found: Path, encoding: str) -> Iterator[None]:
+    """Turn the complaint of a decoder into one error that names the line."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        if encoding != "utf-8":
+            raise ValueError(f"{found} is damaged: it is in {encoding}, but not all of it; save it as UTF-8") from None
+        with found.open("rb") as stream:
+            number, line = next((n, line) for n, line in enumerate(stream, 1) if not _decodes(line))
+        text = quoted(line.decode("latin-1").strip())
+        raise ValueError(f"{found} is not in UTF-8: see line {number}, {text}; save it as UTF-8") from None
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @contextmanager
