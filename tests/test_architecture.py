@@ -25,9 +25,9 @@ LAYERS = [
     {"estimator"},
     {"selection", "plotting", "progress", "columns", "large", "large_images", "terminal"},
     {"preparation", "results"},
-    {"report", "experiments"},
+    {"report", "experiments", "imputation"},
     {"runs", "options", "imaging"},
-    {"image_commands", "fit_command"},
+    {"image_commands", "table_commands", "fit_command"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -6,7 +6,6 @@ to the error stream. What takes long to import is imported by the command that n
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 import typer
 from typer.core import TyperGroup
 
-from sparsentropy import image_commands, progress, terminal
+from sparsentropy import image_commands, table_commands, terminal
 from sparsentropy.options import (
     Annealing,
     AnnealingKind,
@@ -38,13 +37,10 @@ from sparsentropy.options import (
     Learning,
     LearningKind,
     MaxIter,
-    Model,
     NInit,
     Out,
-    Output,
     Patches,
     PatchSize,
-    PerRow,
     Posterior,
     PosteriorKind,
     Precision,
@@ -52,21 +48,18 @@ from sparsentropy.options import (
     Refine,
     RemoveMean,
     Resume,
-    RowOutput,
     Run,
     Seed,
-    Std,
     Tol,
     Whiten,
     Whitening,
     argument,
-    as_typed,
+    in_options,
     option,
     seconds,
 )
 
 if TYPE_CHECKING:
-    from sparsentropy.estimator import SparseCoding
     from sparsentropy.preparation import Preparation
 
 # typer carries its own copy of click in newer versions; this is the base of all usage errors in each of them.
@@ -96,7 +89,7 @@ class _OneLineErrors(TyperGroup):
             terminal.say("stopped by hand before the result was written")
             raise typer.Exit(130) from None
         except _BAD_INPUT as error:
-            raise typer.Exit(terminal.fail(as_typed(str(error))) if _for_this_process(error) else 2) from error
+            raise typer.Exit(terminal.fail(in_options(str(error))) if _for_this_process(error) else 2) from error
 
 
 def _rank() -> int:
@@ -156,7 +149,7 @@ def demo(
     Example: [bold]sparsentropy demo --out demo-run[/bold]
     """
     from sparsentropy import datasets, runs
-    from sparsentropy.fit_command import learn_and_report
+    from sparsentropy.fit_command import Data, learn_and_report
     from sparsentropy.preparation import Preparation
     from sparsentropy.team import started
 
@@ -166,7 +159,7 @@ def demo(
         preparation = Preparation(patch_size=16, whiten="olshausen")
         rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
     wish = {"n_components": components, "tol": 0.02, "random_state": seed}
-    learn_and_report(rows, preparation, out, wish, team, title="Natural image patches", held_out=0.1)
+    learn_and_report(Data(rows, "Natural image patches"), preparation, out, wish, team, held_out=0.1)
 
 
 @app.command()
@@ -215,7 +208,8 @@ def fit(
 
     Example: [bold]sparsentropy fit rows.npy --out runs/rows --checkpoint ckpt --every 10m --resume[/bold]
     """
-    from sparsentropy import runs
+    from sparsentropy import datasets, runs
+    from sparsentropy.fit_command import Data as Given
     from sparsentropy.fit_command import learn_and_report
     from sparsentropy.preparation import Preparation, is_images
     from sparsentropy.team import started
@@ -224,8 +218,10 @@ def fit(
     with team.together(), terminal.warnings_as_notes(shown=team.rank == 0):
         runs.check(out, force=force)
         preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
+        columns = datasets.columns_of(data)
         found = preparation.read(data, key=key, errors="warn")
         preparation = _complete(preparation, whiten, images=is_images(found))
+        table_commands.check_stack(data, found, preparation.patch_size)
         rows = preparation.rows(found, n=patches, seed=seed)
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
     wish |= {"inference": inference.value, "encoder": encoder.value, "refine": refine}
@@ -233,7 +229,8 @@ def fit(
     wish |= {"dtype": dtype.value, "device": device}
     wish |= {"checkpoint": checkpoint, "checkpoint_every": seconds(every), "resume": resume}
     wish |= {"learning": learning.value, "annealing": None if annealing is Annealing.NONE else annealing.value}
-    learn_and_report(rows, preparation, out, wish, team, title=data.resolve().name, held_out=held_out)
+    given = Given(rows, data.resolve().name, None if columns is None else columns.names)
+    learn_and_report(given, preparation, out, wish, team, held_out=held_out)
 
 
 @app.command()
@@ -260,76 +257,9 @@ def reproduce(
     print(experiments.reproduce(name, out or Path(name), quick=quick, jobs=jobs, tell=terminal.say))
 
 
-@app.command()
-def encode(model: Model, data: Data, output: Output, std: Std = False, key: Key = None) -> None:
-    """Write the codes of data: posterior means, one row per data point.
-
-    Data are prepared as they were for learning.
-    Images are cut into neighbouring patches in reading order.
-
-    Example: [bold]sparsentropy encode runs/photos new.png -o codes.npz --std[/bold]
-    """
-    from sparsentropy import columns, storage
-
-    storage.check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
-    fitted, rows = _model_and_rows(model, data, key)
-    answers = ({"mean": q.mean} | ({"std": q.variance.sqrt()} if std else {}) for q in fitted.infer_parts(rows))
-    parts = ({name: value.cpu().numpy() for name, value in answer.items()} for answer in answers)
-    with progress.share(terminal.console()) as tell:
-        columns.write(output, len(rows), progress.counted(parts, len(rows), data.name, tell))
-    terminal.say(f"codes of {len(rows):,} data points written to {output}")
-
-
-@app.command()
-def impute(model: Model, data: Data, output: Output, std: Std = False, key: Key = None) -> None:
-    """Write a table with its missing values filled in, one row per data point.
-
-    What is there is left as it is. With --std, standard deviations are written beside: 0 for what was there.
-
-    Example: [bold]sparsentropy impute runs/table gaps.csv -o filled.csv[/bold]
-    """
-    from sparsentropy import columns, storage
-
-    storage.check_output(output, (".npz", ".csv") if std else (".npy", ".npz", ".csv"))
-    fitted, rows = _model_and_rows(model, data, key)
-    missing = 0
-
-    def parts() -> Iterator[dict[str, Any]]:
-        nonlocal missing
-        for filled, uncertainty in fitted.impute_parts(rows):
-            missing += int((uncertainty > 0).sum())
-            yield {"data": filled, "std": uncertainty} if std else {"data": filled}
-
-    with progress.share(terminal.console()) as tell:
-        columns.write(output, len(rows), progress.counted(parts(), len(rows), data.name, tell))
-    terminal.say(f"{missing:,} missing values of {len(rows):,} data points filled in and written to {output}")
-
-
-@app.command()
-def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput = None, key: Key = None) -> None:
-    """Say how well a model predicts data: the mean lower bound in nats per data point.
-
-    Higher is better. Compare models on the same data only, prepared in the same way.
-
-    Example: [bold]sparsentropy score runs/photos test-photos/[/bold]
-    """
-    from sparsentropy import columns, storage
-
-    if output is not None:
-        if not per_row:
-            raise ValueError("-o writes one bound per data point; add --per-row, or leave out -o")
-        storage.check_output(output, (".npy", ".npz", ".csv"))
-    fitted, rows = _model_and_rows(model, data, key)
-    bounds = fitted.score_samples(rows)
-    if not per_row:
-        print(f"{bounds.mean():.6g} nats per data point, mean of {len(bounds):,}")
-    elif output is None:
-        print("\n".join(f"{bound:.9g}" for bound in bounds))
-    else:
-        columns.write(output, len(bounds), [{"lower_bound": bounds.reshape(-1, 1)}])
-        terminal.say(f"bounds of {len(rows):,} data points written to {output}")
-
-
+app.command()(table_commands.encode)
+app.command()(table_commands.impute)
+app.command()(table_commands.score)
 app.command()(image_commands.denoise)
 app.command()(image_commands.inpaint)
 
@@ -355,20 +285,3 @@ def _complete(preparation: "Preparation", whiten: Whitening | None, *, images: b
         whiten = Whitening.OLSHAUSEN if images and not preparation.colour else Whitening.NONE
     size = preparation.patch_size or (16 if images else None)
     return replace(preparation, whiten=whiten.value, patch_size=size)
-
-
-def _model_and_rows(path: Path, data: Path, key: str | None) -> tuple["SparseCoding", Any]:
-    from sparsentropy import runs
-    from sparsentropy.preparation import is_images
-
-    model, preparation = runs.read(path)
-    d = model.components_.shape[1]
-    found = preparation.read(data, key=key)
-    if is_images(found) and preparation.patch_size is None:
-        raise ValueError(f"{data} holds images, but this model was learned from a table with {d:,} columns")
-    rows = preparation.apply(found)
-    if rows.shape[1] != d:
-        raise ValueError(
-            f"{data} has {rows.shape[1]:,} features, but the model learned from {d:,}; give data of the same kind"
-        )
-    return model, rows

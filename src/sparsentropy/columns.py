@@ -5,22 +5,49 @@ of it is there.
 """
 
 import itertools
+import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from sparsentropy.storage import replacing
+from sparsentropy.storage import check_output, replacing
 
 Part = Mapping[str, np.ndarray]
 
 
-def write(path: Path, n: int, parts: Iterable[Part]) -> None:
+def check(path: Path, kinds: tuple[str, ...], reads: Iterable[Path]) -> None:
+    """Refuse a file that cannot be written, or is one of those that are read, before time is spent on it.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    kinds : tuple of str
+        Endings that its name may have.
+    reads : iterable of Path
+        Files, and folders with files, that are read; other names of these are known by the file they lead to.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    check_output(path, kinds)
+    if not path.exists():
+        return
+    written = path.stat()
+    for place in reads:
+        for file in place.rglob("*") if place.is_dir() else [place]:
+            if file.exists() and os.path.samestat(file.stat(), written):
+                raise ValueError(f"{path} is one of the files to read ({file}); give another name for the result")
+
+
+def write(path: Path, n: int, parts: Iterable[Part], *, exact: bool = False) -> None:
     """Write named matrices of n rows, which come a part at a time: .npz by name, .npy the only one, .csv side by side.
 
     Parameters
@@ -31,6 +58,8 @@ def write(path: Path, n: int, parts: Iterable[Part]) -> None:
         Rows of all parts together.
     parts : iterable of mappings from str to ndarray, shape (·, ·)
         With the same names, widths and types.
+    exact : bool
+        Whether all digits go into a .csv file, so that the same numbers are read again, or nine.
 
     Raises
     ------
@@ -48,11 +77,34 @@ def write(path: Path, n: int, parts: Iterable[Part]) -> None:
            [1., 1.],
            [1., 1.]])
     """
-    writer = {".npz": _write_npz, ".npy": _write_npy, ".csv": _write_csv}[path.suffix.lower()]
+    rest = iter(parts)
     with replacing(path) as file:
-        rest = iter(parts)
         first = next(rest)
-        writer(file, n, first, itertools.chain([first], rest))
+        every = itertools.chain([first], rest)
+        if path.suffix.lower() == ".csv":
+            _write_csv(file, first, every, exact)
+        else:
+            writer = _write_npz if path.suffix.lower() == ".npz" else _write_npy
+            writer(file, n, first, every)
+
+
+def write_text(path: Path, pieces: Iterable[str], encoding: str = "utf-8") -> None:
+    """Write a text, wholly or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    pieces : iterable of str
+    encoding : str
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    with replacing(path) as file:
+        for piece in pieces:
+            file.write(piece.encode(encoding))
 
 
 def _write_npy(file: IO[bytes], n: int, first: Part, parts: Iterable[Part]) -> None:
@@ -82,9 +134,19 @@ def _write_npz(file: IO[bytes], n: int, first: Part, parts: Iterable[Part]) -> N
                 shutil.copyfileobj(column, member, 2**20)
 
 
-def _write_csv(file: IO[bytes], n: int, first: Part, parts: Iterable[Part]) -> None:
-    del n
+def _write_csv(file: IO[bytes], first: Part, parts: Iterable[Part], exact: bool) -> None:
     names = [f"{name}_{i + 1}" for name, matrix in first.items() for i in range(matrix.shape[1])]
     file.write((",".join(names) + "\n").encode())
     for part in parts:
-        np.savetxt(file, np.concatenate(list(part.values()), axis=1), fmt="%.9g", delimiter=",")
+        if not exact:
+            np.savetxt(file, np.concatenate(list(part.values()), axis=1), fmt="%.9g", delimiter=",")
+            continue
+        for rows in zip(*(_texts(matrix) for matrix in part.values()), strict=True):
+            file.write((",".join(itertools.chain(*rows)) + "\n").encode())
+
+
+def _texts(matrix: np.ndarray) -> Iterator[list[str]]:
+    """The numbers of each row with as many digits as are needed to read the same ones again."""
+    if matrix.dtype == np.float64:  # the same in half the time
+        return (list(map(repr, row.tolist())) for row in matrix)
+    return iter(matrix.astype(str).tolist())

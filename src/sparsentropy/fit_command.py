@@ -6,12 +6,14 @@ Of several processes that learn together all learn, and the first one speaks and
 import contextlib
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import typer
 
 from sparsentropy import terminal
+from sparsentropy.options import in_options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,24 +23,44 @@ if TYPE_CHECKING:
     from sparsentropy.team import AbstractTeam
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What to learn from.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, d), or rows.AbstractSource
+    title : str
+        What that is, in a few words.
+    names : tuple of str, optional
+        Of the columns.
+    """
+
+    rows: Any
+    title: str
+    names: tuple[str, ...] | None = None
+
+
 def learn_and_report(
-    rows: Any,
+    data: Data,
     preparation: "Preparation",
     out: Path,
     wish: dict[str, Any],
     team: "AbstractTeam",
     *,
-    title: str,
     held_out: float,
 ) -> None:
     """Fit; write the run folder and say where the report is, which the first process does for all."""
+    import numpy as np
+
     from sparsentropy import runs
     from sparsentropy.estimator import SparseCoding
     from sparsentropy.report import headline
     from sparsentropy.results import summarise
 
     with team.together():
-        train, test = _split(rows, held_out, wish["random_state"])
+        train, test = _split(data.rows, held_out, wish["random_state"])
         preparation = preparation.fit(train)
         train = preparation.whitened(train)
         test = None if test is None else preparation.whitened(test)
@@ -50,11 +72,14 @@ def learn_and_report(
         model,
         train,
         test,
-        title=title,
+        title=data.title,
         settings=_settings(model, preparation) | {"held_out": held_out},
         patch_shape=preparation.patch_shape(train.shape[1]),
         seconds=seconds,
+        feature_names=data.names,
     )
+    if data.names is not None:
+        model.feature_names_in_ = np.array(data.names, dtype=object)
     print(runs.write(out, model, preparation, result))
     terminal.say(headline(result))
     if result.metrics["interrupted"]:
@@ -101,7 +126,7 @@ def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
     if model.interrupted_:
         terminal.say("stopped by hand; keeping the best state so far")
     for warning in caught:
-        terminal.say(f"note: {terminal.one_line(str(warning.message))}")
+        terminal.say(f"note: {terminal.one_line(in_options(str(warning.message)))}")
     return time.perf_counter() - began
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sparsentropy import terminal
-from sparsentropy.options import Clean, Images, KnownSigma, Mask, Noisy, Page, PatchModel, Seed, Sigma, as_typed
+from sparsentropy.options import Clean, Images, KnownSigma, Mask, Noisy, Page, PatchModel, Seed, Sigma, in_options
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
@@ -92,7 +92,7 @@ def _work(jobs: "Sequence[batch.Job]", page: Path | None, act: "batch.Act") -> N
     # One console for both, so that lines and bar do not write over each other
     with progress.share(console) as tell:
         try:
-            done.extend(batch.run(jobs, act, tell=tell, say=lambda text: terminal.say(as_typed(text), to=console)))
+            done.extend(batch.run(jobs, act, tell=tell, say=lambda text: terminal.say(in_options(text), to=console)))
         except KeyboardInterrupt:
             stopped = True
     good = [one for one in done if one.failure is None]

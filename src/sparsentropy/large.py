@@ -4,6 +4,7 @@ What is opened here is a source of rows (`rows`); it can be learned from, and ev
 megabytes at a time.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsentropy import rows
-from sparsentropy.datasets import load_array, parquet_batches, parquet_files
+from sparsentropy.datasets import csv_batches, load_array, parquet_batches, parquet_files
 from sparsentropy.rows import AbstractSource
 
 HELD_OUT = 100_000  # rows at most
 ZARR = ("zarr.json", ".zarray")  # what a folder that is an array of zarr has in it
 
 
-def opened(path: Path) -> AbstractSource | None:
-    """The table in a large .npy or .parquet file, a folder of .parquet files or an array of zarr; None if it is none.
+def opened(path: Path, columns: Sequence[str] | None = None) -> AbstractSource | None:
+    """The table in a large .npy, .csv or .parquet file, a folder of .parquet files or an array of zarr; or None.
 
     Parameters
     ----------
     path : Path
         What exists.
+    columns : sequence of str, optional
+        Which columns of a .csv or .parquet file, and in which order; all of them by default.
 
     Returns
     -------
@@ -39,7 +42,9 @@ def opened(path: Path) -> AbstractSource | None:
         return rows.source_of(_zarr(path))
     files = parquet_files(path)
     if files and (path.is_dir() or path.stat().st_size > rows.MEMORY):
-        return rows.spool(parquet_batches(files))
+        return rows.spool(parquet_batches(files, columns=columns))
+    if path.suffix.lower() == ".csv" and path.stat().st_size > rows.MEMORY:
+        return rows.spool(csv_batches(path, columns=columns))
     if path.suffix.lower() == ".npy" and path.stat().st_size > rows.MEMORY:
         array = load_array(path, mmap=True)
         return rows.source_of(array) if array.ndim == 2 else None

@@ -74,32 +74,6 @@ def option(text: str, *names: str, panel: str | None = None, **more: Any) -> Any
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
-ARGUMENTS = {  # of the library, and the options that are called otherwise
-    "checkpoint_every": "every",
-    "n": "patches",
-    "n_components": "components",
-    "random_state": "seed",
-    "size": "patch-size",
-}
-
-
-def as_typed(text: str) -> str:
-    """A message of the library with its arguments named as options.
-
-    Examples
-    --------
-    >>> as_typed("too small; give the noise level as sigma=, or a smaller patch_size=")
-    'too small; give the noise level as --sigma, or a smaller --patch-size'
-    >>> as_typed("use learning='minibatch'")
-    "use learning='minibatch'"
-    """
-    return re.sub(
-        r"(?<![\w-])([a-z][a-z_]*)=(?=[\s,;.)]|$)",
-        lambda found: f"--{ARGUMENTS.get(found[1], found[1]).replace('_', '-')}",
-        text,
-    )
-
-
 def noise(value: float | None) -> float | None:
     """A noise level that was typed.
 
@@ -138,6 +112,41 @@ def seconds(text: str) -> float:
     if found is None:
         raise ValueError(f"--every must be a time such as 60s, 10m or 1.5h; got {text!r}")
     return float(found[1]) * UNITS[found[2] or "s"]
+
+
+PARAMETERS = {
+    "checkpoint_every": "every",
+    "n": "patches",
+    "n_components": "components",
+    "random_state": "seed",
+    "size": "patch-size",
+    "validation_fraction": "held-out",
+}
+"""Parameters in Python whose options are called otherwise."""
+_LONG = "n_components|random_state|checkpoint_every|validation_fraction|max_iter|batch_size|patch_size|n_init"
+_SHORT = "n|size|key|sigma|cache|checkpoint|resume|rank|tol|dtype|device|posterior|inference|encoder|refine|learning|annealing"
+_PARAMETER = re.compile(rf"(?<![\w./-])(?:({_LONG})(?![\w]|\.\w)(=[\w.']+)?|({_SHORT})=([\w.']*))")
+
+
+def in_options(text: str) -> str:
+    """A message of the library, with the options of the command line for the parameters of functions.
+
+    Examples
+    --------
+    >>> in_options("it holds 'a', 'b'; say which with key=, or set n_components to at most 45")
+    "it holds 'a', 'b'; say which with --key, or set --components to at most 45"
+    >>> in_options("try dtype='float64'")
+    'try --dtype float64'
+    """
+
+    def option_of(found: re.Match[str]) -> str:
+        name, value = found[1] or found[3], (found[2] or found[4] or "").strip("='")
+        end = "." if value.endswith(".") else ""  # of the sentence
+        value = value.rstrip(".'")
+        option = PARAMETERS.get(name, name).replace("_", "-")
+        return f"--{option}" + (f" {value}" if value and value != "True" else "") + end
+
+    return _PARAMETER.sub(option_of, text)
 
 
 def argument(name: str, text: str) -> Any:

@@ -59,7 +59,12 @@ class Preparation:
     zca: ZCA | None = None
 
     def read(
-        self, path: str | os.PathLike[str], *, key: str | None = None, errors: Errors = "raise"
+        self,
+        path: str | os.PathLike[str],
+        *,
+        key: str | None = None,
+        columns: Sequence[str] | None = None,
+        errors: Errors = "raise",
     ) -> "Sequence[Array] | Array | AbstractSource":
         """Read images as a list, or a table as a matrix; what is large is opened and not read.
 
@@ -72,6 +77,8 @@ class Preparation:
             and by the first elsewhere.
         key : str, optional
             Which array of a ``.npz`` or ``.mat`` file.
+        columns : sequence of str, optional
+            Which columns of a ``.csv`` or ``.parquet`` file, and in which order; all of them by default.
         errors : {"raise", "warn"}
             Whether images of a folder that cannot be read are left out with a warning.
 
@@ -88,7 +95,7 @@ class Preparation:
         found = checks.path("DATA", path)
         from sparsentropy import large, large_images  # imported late: a report needs no torch
 
-        if (source := large.opened(found)) is not None:
+        if (source := large.opened(found, columns)) is not None:
             return source
         if found.is_dir() or found.suffix.lower() in SUFFIXES:
             with warnings.catch_warnings(record=True) as caught:
@@ -99,12 +106,17 @@ class Preparation:
             for warning in caught:
                 warnings.warn(warning.message, stacklevel=2)
             return many
-        array = datasets.load_array(found, key=key)
+        array = datasets.load_array(found, key=key, columns=columns)
         if array.ndim == 3:
             stack = list(np.moveaxis(array, -1, 0) if found.suffix.lower() == ".mat" else array)
             of = f"{found} (an array with three axes is a stack of grey images)"
             return NamedImages(stack, [f"image {number} of {of}" for number in range(1, len(stack) + 1)])
         return checks.table(str(found), array, gaps=True)
+
+    @property
+    def changes_rows(self) -> bool:
+        """Whether rows are whitened or lose their means, so that they are not what was given."""
+        return self.remove_mean or self.whiten != "none"
 
     @overload
     def rows(self, data: list[Array] | Array, *, n: int | None = None, seed: int = 0) -> Array: ...

@@ -175,7 +175,7 @@ def _dictionary(result: Result) -> Markup:
         return _svg(
             "dictionary",
             "Atoms by row",
-            lambda ax: plotting.atom_profile(atoms, ax, order=order),
+            lambda ax: plotting.atom_profile(atoms, ax, order=order, feature_names=result.feature_names),
             7.5,
             height,
         )
@@ -203,7 +203,8 @@ def _examples(result: Result) -> Markup:
     label = "Data points and their reconstructions"
     if shape is None:
         height = 1.0 + 0.55 * len(originals)
-        return _svg("examples", label, lambda ax: plotting.profiles(originals, fits, ax), 7.5, height)
+        names = result.feature_names
+        return _svg("examples", label, lambda ax: plotting.profiles(originals, fits, ax, names), 7.5, height)
     residuals = originals - fits
     side = 0.71
     width, height = 1.0 + side * len(originals), 3 * side * shape[0] / shape[1]

@@ -7,7 +7,7 @@ be made again at any time.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, final
 
@@ -56,6 +56,8 @@ class Result:
         (height, width) or (height, width, 3) if a data point is an image patch.
     held_out_bounds : ndarray, shape (sweeps,), optional
         Bound on held-out data after every sweep, in nats per data point.
+    feature_names : tuple of str, optional
+        What the d entries of a data point are called.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class Result:
     settings: dict[str, Any]
     patch_shape: tuple[int, ...] | None = None
     held_out_bounds: Array | None = None
+    feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         h, d = np.shape(self.components)
@@ -91,6 +94,8 @@ class Result:
             if np.shape(getattr(self, name)) != shape:
                 got = np.shape(getattr(self, name))
                 raise ValueError(f"{name} must have shape {shape} to fit components {(h, d)}; got {got}")
+        if self.feature_names is not None and len(self.feature_names) != d:
+            raise ValueError(f"there must be {d} feature_names to fit components; got {len(self.feature_names)}")
 
 
 def summarise(
@@ -102,6 +107,7 @@ def summarise(
     settings: Mapping[str, Any] | None = None,
     patch_shape: tuple[int, ...] | None = None,
     seconds: float = math.nan,
+    feature_names: Sequence[str] | None = None,
 ) -> Result:
     """Collect what a report needs from a fitted model and its data.
 
@@ -121,6 +127,8 @@ def summarise(
         (height, width) or (height, width, 3) if a row of `X` is an image patch.
     seconds : float, optional
         How long learning took.
+    feature_names : sequence of str, optional
+        What the columns of `X` are called.
 
     Returns
     -------
@@ -159,6 +167,7 @@ def summarise(
         metrics={},
         settings=dict(model.get_params() if settings is None else settings),
         patch_shape=patch_shape,
+        feature_names=None if feature_names is None else tuple(feature_names),
     )
     result.metrics.update(
         lower_bound=float(model.lower_bound_),
@@ -236,7 +245,9 @@ def load(path: str | os.PathLike[str]) -> Result:
     arrays, header = storage.load(path, kind="run")
     try:
         shape = header["patch_shape"]
+        names = header.get("feature_names")
         values: dict[str, Any] = {**header, **arrays, "patch_shape": None if shape is None else tuple(shape)}
+        values["feature_names"] = None if names is None else tuple(map(str, names))
         found = Result(**values)
         _check(found)
     except (KeyError, TypeError, ValueError) as error:
@@ -250,7 +261,8 @@ def _check(found: Result) -> None:
         value = getattr(found, field.name)
         if value is None and field.default is None:
             continue
-        kind = {"title": str, "metrics": dict, "settings": dict, "patch_shape": tuple}.get(field.name, np.ndarray)
+        kinds = {"title": str, "metrics": dict, "settings": dict, "patch_shape": tuple, "feature_names": tuple}
+        kind = kinds.get(field.name, np.ndarray)
         if not isinstance(value, kind):
             raise TypeError(f"its {field.name} is no {kind.__name__}")
         if isinstance(value, np.ndarray) and (value.dtype != np.float32 or np.isinf(value).any()):

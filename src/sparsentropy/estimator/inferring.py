@@ -41,6 +41,7 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     noise_variance_: float
     data_scale_: float
     n_features_in_: int
+    feature_names_in_: np.ndarray  # only if the data had any
     encoder_: Encoder
 
     def transform(self, X: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from . import tiles
 from .style import ACCENT, DIVERGING, INK, MUTED, STEPS, key, matrix, quiet
 
 MOST_FEATURES = 600  # as many as fit side by side
+MOST_NAMES, LONGEST_NAME = 40, 16  # features that are named, and characters of a name
 
 
 def dictionary(
@@ -122,7 +123,9 @@ def examples(
     return ax
 
 
-def profiles(originals: ArrayLike, reconstructions: ArrayLike, ax: Axes) -> Axes:
+def profiles(
+    originals: ArrayLike, reconstructions: ArrayLike, ax: Axes, feature_names: Sequence[str] | None = None
+) -> Axes:
     """Draw data points that are not patches as curves, one below the other, with their reconstruction on top.
 
     Parameters
@@ -131,6 +134,8 @@ def profiles(originals: ArrayLike, reconstructions: ArrayLike, ax: Axes) -> Axes
         One data point per row; a curve has gaps where it is NaN, but not everywhere.
     ax : matplotlib.axes.Axes
         Where to draw.
+    feature_names : sequence of str, optional
+        What the entries of a data point are called; by default they are counted.
 
     Returns
     -------
@@ -166,12 +171,19 @@ def profiles(originals: ArrayLike, reconstructions: ArrayLike, ax: Axes) -> Axes
     ax.spines["left"].set_visible(False)
     ax.yaxis.set_major_locator(NullLocator())
     ax.xaxis.set_major_locator(MaxNLocator(8, steps=STEPS, integer=True))
+    _name_features(ax, feature_names)
     ax.margins(x=0.01)
     key(ax, [("original", MUTED), ("reconstruction", ACCENT)], "above")
     return ax
 
 
-def atom_profile(components: ArrayLike, ax: Axes, *, order: ArrayLike | None = None) -> Axes:
+def atom_profile(
+    components: ArrayLike,
+    ax: Axes,
+    *,
+    order: ArrayLike | None = None,
+    feature_names: Sequence[str] | None = None,
+) -> Axes:
     """Show atoms that are not patches as a heat map, one atom per row.
 
     Parameters
@@ -182,6 +194,8 @@ def atom_profile(components: ArrayLike, ax: Axes, *, order: ArrayLike | None = N
         Where to draw.
     order : array_like of int, shape (m,), optional
         Which atoms to show and in which order, from top to bottom; all as they are if None.
+    feature_names : sequence of str, optional
+        What the entries of an atom are called; by default they are counted.
 
     Returns
     -------
@@ -216,6 +230,7 @@ def atom_profile(components: ArrayLike, ax: Axes, *, order: ArrayLike | None = N
     quiet(ax, "feature", "atom")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, steps=STEPS, integer=True))
+    _name_features(ax, feature_names)
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02, aspect=40)
     bar.set_label("entry of the atom", color=INK)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
@@ -239,3 +254,14 @@ def name_rows(ax: Axes, names: Sequence[str], height: int) -> None:
     step = height / len(names)
     ax.yaxis.set_major_locator(FixedLocator([step * (row + 0.5) - 0.5 for row in range(len(names))]))
     ax.set_yticklabels(names, color=INK)
+
+
+def _name_features(ax: Axes, names: Sequence[str] | None) -> None:
+    """Write names below features that are counted from one, if there is room for them."""
+    if names is None or len(names) > MOST_NAMES:
+        return
+    plain = ["".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name) for name in names]
+    short = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in plain]
+    across = sum(map(len, short)) + 2 * len(short) <= 80
+    ax.set_xticks(range(1, len(names) + 1), short, rotation=0 if across else 90, parse_math=False)
+    ax.set_xlabel("")

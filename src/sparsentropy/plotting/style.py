@@ -6,6 +6,7 @@ named in a corner that they leave free, in their own colour, instead of in a leg
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -62,7 +63,8 @@ def to_svg(draw: Callable[[Axes], object], *, width: float = 3.6, height: float 
     ('<svg', '</svg>', True)
     """
     text = io.StringIO()
-    with mpl.rc_context(RC):
+    with mpl.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the font is that of the page
         layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.02)
         figure = Figure(figsize=(width, height), layout=layout)
         draw(figure.subplots())
