@@ -154,6 +154,7 @@ DATES = {
     "beside booleans": (TABLE.assign(a=True, when=DAYS.ravel()), "dates or times in column 'when'"),
     "two columns": (TABLE.assign(a=pd.Timedelta(1), b=DAYS.ravel()), "dates or times in column 'a', 'b'"),
     "objects in a frame": (TABLE.assign(when=[dt.date(2024, 1, 1)] * 60), "dates or times in column 'when'"),
+    "categories": (TABLE.assign(when=pd.Categorical(DAYS.ravel())), "dates or times in column 'when'"),
     "polars": (pl.DataFrame({"a": X[:, 0], "when": DAYS.ravel()}), "dates or times in column 'when'"),
     "pyarrow": (pa.table({"a": X[:, 0], "when": DAYS.ravel()}), "dates or times in column 'when'"),
 }

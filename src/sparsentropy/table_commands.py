@@ -138,8 +138,9 @@ class _Opened:
         if found is None:
             order = f"have no names; they are taken in the order of the model, {checks.listed(names)}"
             return cls(model, preparation, None, f"note: the columns of {data} {order}")
-        absent = [name for name in names if name not in found.names]
-        others = [name for name in found.names if name not in names and not (text and name in found.text)]
+        needed, there, words = set(names), set(found.names), set(found.text) if text else set()
+        absent = [name for name in names if name not in there]
+        others = [name for name in found.names if name not in needed and name not in words]
         if absent or others:
             what = [f"lacks the columns {checks.listed(absent)}"] if absent else []
             what += [f"has other columns: {checks.listed(others)}"] if others else []
@@ -147,7 +148,7 @@ class _Opened:
                 f"{data} {' and '.join(what)}; the model was learned from {checks.listed(names)}: give these columns, "
                 "in any order"
             )
-        if [name for name in found.names if name in names] == names:
+        if [name for name in found.names if name in needed] == names:
             return cls(model, preparation, names, "")
         order = f"note: the columns of {data} are put in the order of the model, {checks.listed(names)}"
         return cls(model, preparation, names, order)

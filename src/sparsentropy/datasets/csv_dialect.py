@@ -292,7 +292,7 @@ def _is_header(file: Path, first: Record, body: list[Record]) -> bool:
     below = [[value(cell) for cell in cells] for _, cells in body]
     known = [cell for _, row in body for cell in row if value(cell) not in MISSING]
     bare = bool(known) and not any(cell.startswith('"') for cell in known)  # what is in quotes above it is a name
-    words = [j for j, text in enumerate(texts) if not _is_value(text) or (bare and cells[j].startswith('"'))]
+    words = {j for j, text in enumerate(texts) if not _is_value(text) or (bare and cells[j].startswith('"'))}
     if len(texts) > 1 and not any(texts):
         raise ValueError(f"{file} has only empty cells in line {line}; remove that line, or write names there")
     if words and body and any(below[0]) and all(text in ("", "-", "--", "?", ".", "..") for text in below[0]):

@@ -250,9 +250,9 @@ def indices(file: Path, known: Sequence[str], names: Sequence[str] | None) -> li
     """Where columns of these names are, which are all by default."""
     if names is None:
         return list(range(len(known)))
-    if absent := [name for name in names if name not in known]:
-        raise ValueError(f"{file} has no columns {checks.listed(absent)}; it has {checks.listed(known)}")
     places = {name: j for j, name in enumerate(known)}
+    if absent := [name for name in names if name not in places]:
+        raise ValueError(f"{file} has no columns {checks.listed(absent)}; it has {checks.listed(known)}")
     return [places[name] for name in names]
 
 

@@ -83,7 +83,7 @@ def _dates(X: Any) -> Iterator[tuple[Any, str]]:
     """Columns of dates, None for all of an array, and of which type they are."""
     if hasattr(X, "iloc") and hasattr(X, "dtypes") and hasattr(X, "columns"):
         for j, (name, kind) in enumerate(zip(X.columns, X.dtypes, strict=True)):
-            values = X.iloc[:, j].to_numpy() if str(kind) == "object" else ()
+            values = X.iloc[:, j].to_numpy() if str(kind) == "object" else getattr(kind, "categories", ())
             if getattr(kind, "kind", None) in ("m", "M") or any(isinstance(value, DATES) for value in values):
                 yield name, str(kind)
     elif hasattr(X, "schema"):  # of polars, or of pyarrow
