@@ -180,6 +180,7 @@ def test_what_was_observed_has_its_bits_whatever_the_model_computes_in(dtype):
         assert found.dtype == given.dtype
         np.testing.assert_array_equal(found[observed], given[observed])
         assert np.isfinite(found).all()
+        np.testing.assert_array_equal(other.impute(iter([given[:40], given[40:]]))[observed], given[observed])
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int8, bool, np.float16])

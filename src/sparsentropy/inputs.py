@@ -69,6 +69,11 @@ def plain(X: Any) -> Any:
     return unmasked(untensored(X))
 
 
+def floats(array: np.ndarray) -> np.ndarray:
+    """Numbers in one of the types that are computed with, in the order of bytes of this machine."""
+    return array if array.dtype in FLOATS else array.astype(FLOATS[0])
+
+
 def example(names: tuple[Any, ...] | None, d: int) -> Any:
     """One row of d columns, a data frame if they have names: for checks that look at no number."""
     row = np.zeros((1, d))

@@ -330,12 +330,12 @@ class AbstractInferring(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             source = rows.source_of(X)
             self._check_columns(source.names, source.shape[1], reset=False)
             for piece in rows.pieces(source):
-                yield piece, piece if piece.dtype in inputs.FLOATS else piece.astype(np.float64)
+                yield piece, inputs.floats(piece)
         elif rows.is_stream(X):
             for number, batch in enumerate(rows.read_batches(X)):
                 if number == 0:
                     self._check_columns(batch.names, batch.array.shape[1], reset=False)
-                yield batch.given, batch.array
+                yield batch.given, inputs.floats(batch.array)
         else:
             yield X, self._data(X, reset=False)
 
