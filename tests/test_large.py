@@ -26,6 +26,11 @@ def as_parquet(folder):
     return folder / "x.parquet"
 
 
+def as_csv(folder):
+    pd.DataFrame(X, columns=list("abcdef")).to_csv(folder / "x.csv", index=False)
+    return folder / "x.csv"
+
+
 def as_folder(folder):
     for number, part in enumerate(np.array_split(X, 4)):
         place = folder / "parts" / f"day={number}"
@@ -40,7 +45,7 @@ def as_zarr(folder):
     return folder / "x.zarr"
 
 
-KINDS = [as_npy, as_parquet, as_folder, as_zarr]
+KINDS = [as_npy, as_csv, as_parquet, as_folder, as_zarr]
 
 
 @pytest.fixture
@@ -61,8 +66,7 @@ def test_what_is_large_is_opened_and_not_read(make, tmp_path):
 def test_small_tables_and_other_files_are_read(tmp_path):
     assert large.opened(as_npy(tmp_path)) is None
     assert large.opened(as_parquet(tmp_path)) is None
-    np.savetxt(tmp_path / "x.csv", X)
-    assert large.opened(tmp_path / "x.csv") is None
+    assert large.opened(as_csv(tmp_path)) is None
     (tmp_path / "photos").mkdir()
     assert large.opened(tmp_path / "photos") is None
 
@@ -112,6 +116,19 @@ def test_what_is_written_about_a_large_table_is_never_there_at_once(tmp_path, mo
             np.testing.assert_allclose(found[name], value, atol=1e-3)
         for name, value in (("data", data), ("std", std)):
             np.testing.assert_allclose(table[name], value, atol=1e-3)
+
+
+@pytest.mark.usefixtures("small_memory")
+@pytest.mark.parametrize("make", [as_csv, as_parquet, as_folder])
+def test_columns_of_large_tables_are_known_by_name(make, tmp_path):
+    data, run = make(tmp_path), tmp_path / "run"
+    assert invoke("fit", data, "-o", run, "--components", 2, "--max-iter", 2).exit_code == 0
+    assert list(SparseCoding.load(run / "model.safetensors").feature_names_in_) == list("abcdef")
+    other = tmp_path / "other.csv"
+    pd.DataFrame(X, columns=list("abcdef"))[list("fedcba")].to_csv(other, index=False)
+    one, two = invoke("score", run, data), invoke("score", run, other)
+    assert one.stdout == two.stdout
+    assert "put in the order of the model" in two.stderr
 
 
 def test_a_large_table_leads_to_the_same_model_as_a_small_one(tmp_path, monkeypatch):

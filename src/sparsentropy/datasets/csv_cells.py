@@ -6,9 +6,11 @@ that a file can be written again with every other character as it was.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 
+Record = tuple[int, list[str]]  # number of its first line, and its cells as they are written
 WORDS = """
     NA na N/A n/a #N/A #NA <NA> NaN nan NAN -NaN -nan NULL Null null None none NONE
     - -- ? . .. \\N 1.#IND -1.#IND 1.#QNAN -1.#QNAN
@@ -85,3 +87,27 @@ def is_comment(text: str, cells: Sequence[str], width: int) -> bool:
     """Whether a record is no row: empty, or blank or after a #, with more or fewer cells than rows have."""
     blank = not text.strip() or text.lstrip().startswith("#")
     return not text.strip("\r\n") or (blank and len(cells) != width)
+
+
+class Kind(StrEnum):
+    """What the cells of a column hold."""
+
+    NUMBERS = "numbers"
+    BOOLEANS = "booleans"
+    TEXT = "text"
+
+
+def is_value(text: str) -> bool:
+    """Whether a cell is a number, a boolean, or missing."""
+    return text in MISSING or text in TRUE or text in FALSE or is_number(text)
+
+
+def kind_of(column: Iterable[str]) -> Kind:
+    """What most values of a column are; a few wrong ones do not make it another kind."""
+    texts = [text for text in column if text not in MISSING]
+    numbers = sum(is_number(text) for text in texts)
+    booleans = sum(text in TRUE or text in FALSE for text in texts)
+    words = len(texts) - numbers - booleans
+    if words and words >= numbers + booleans:
+        return Kind.TEXT
+    return Kind.BOOLEANS if booleans > numbers else Kind.NUMBERS

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import final
 
@@ -19,31 +18,24 @@ from .csv_cells import (
     FALSE,
     MISSING,
     TRUE,
-    WITH_POINT,
-    cells_of,
+    Kind,
+    Record,
     is_comment,
     is_number,
+    is_value,
+    kind_of,
     open_text,
     records_of,
     value,
     with_mark,
 )
-
-Record = tuple[int, list[str]]  # number of its first line, and its cells as they are written
+from .csv_header import check_halves, is_counted, is_header, names_in_comment, names_of
 
 SAMPLE, LINES = 2**18, range(5, 1000)  # characters that are looked at, and lines at least and at most
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:[.,'\s]\d{3})+(?:[.,]\d+)?")  # 12,345 or 1.234.567,8
 _ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-
-
-class Kind(StrEnum):
-    """What the cells of a column hold."""
-
-    NUMBERS = "numbers"
-    BOOLEANS = "booleans"
-    TEXT = "text"
 
 
 @final
@@ -124,21 +116,24 @@ def sniff(file: Path) -> Dialect:
     lead = next((i for i, line in enumerate(lines) if not _is_lead(line, i)), len(lines))
     separator, records = _separated(file, lines[lead:], lead + 1, _announced(lines), whole=whole)
     first, body = records[0], records[1:]
-    header = _is_header(file, first, body)
+    header = is_header(file, first, body)
     body = body if header else records
+    if not header and separator == "," and len(first[1]) == 2:
+        check_halves(file, body)
     if not body:
         raise ValueError(f"{file} holds no rows; expected a table with one row or more")
     width = len(body[0][1])
     trailing = width > 1 and all(not value(cells[-1]) for _, cells in body)
     trailing = trailing and (not header or len(first[1]) < width or not value(first[1][-1]))
+    _check_row_numbers(file, first, body, separator)
     columns = [[(line, value(cells[j])) for line, cells in body] for j in range(width - trailing)]
     names, named = None, first[0] if header else None
-    if header and not _is_counted([value(cell) for cell in first[1]]):
-        names = _names(file, [value(cell) for cell in first[1]][: len(columns)])
+    if header and not is_counted([value(cell) for cell in first[1]]):
+        names = names_of(file, [value(cell) for cell in first[1]][: len(columns)])
     elif lead and not header:
-        names = _in_comment(lines[lead - 1], separator, len(columns))
+        names = names_in_comment(lines[lead - 1], separator, len(columns))
         named = lead if names else None
-    kinds = tuple(map(_kind, columns))
+    kinds = tuple(kind_of(text for _, text in column) for column in columns)
     examples = tuple(next((text for _, text in column if text not in MISSING), "") for column in columns)
     dialect = Dialect(encoding, separator, ".", body[0][0] - 1, named, trailing, names, kinds, examples)
     for j, column in enumerate(columns):
@@ -226,7 +221,7 @@ def _separated(
             records = records[:-1]  # the sample ends within a quote
         if _is_regular(records, separator):
             cells = [value(cell) for _, cells in records[1:] or records for cell in cells]
-            known = sum(text in MISSING or is_number(text) or text in TRUE + FALSE for text in cells)
+            known = sum(map(is_value, cells))
             regular.append((known / len(cells), separator, records))
         elif {len(cells) for _, cells in records} != {1} and (announced or separator != " "):
             irregular.append((sum(len(cells) for _, cells in records), separator, records))
@@ -262,6 +257,14 @@ def _is_regular(records: list[Record], separator: str) -> bool:
     return len(first) == width or (len(first) == width - 1 and all(not value(cells[-1]) for cells in body))
 
 
+def _check_row_numbers(file: Path, first: Record, body: list[Record], separator: str) -> None:
+    """Refuse rows with one more cell than there are names, if that may be a row number and not the empty last one."""
+    numbers = [value(cells[0]) for _, cells in body]
+    counted = any(numbers == [str(row + begin) for row in range(len(body))] for begin in (0, 1))
+    if counted and len(first[1]) < len(body[0][1]):
+        raise ValueError(f"{file} {_irregularity([first, *body], separator)}")
+
+
 def _irregularity(records: list[Record], separator: str) -> str:
     """What to tell of records that have not equally many cells."""
     by = f"separated by {SEPARATORS[separator]}"
@@ -283,107 +286,6 @@ def _irregularity(records: list[Record], separator: str) -> str:
 
 def _cells(count: int) -> str:
     return f"{count:,} {'cell' if count == 1 else 'cells'}"
-
-
-def _is_header(file: Path, first: Record, body: list[Record]) -> bool:
-    """Whether the first record holds names rather than numbers."""
-    line, cells = first
-    texts = [value(cell) for cell in cells]
-    below = [[value(cell) for cell in cells] for _, cells in body]
-    known = [cell for _, row in body for cell in row if value(cell) not in MISSING]
-    bare = bool(known) and not any(cell.startswith('"') for cell in known)  # what is in quotes above it is a name
-    words = {j for j, text in enumerate(texts) if not _is_value(text) or (bare and cells[j].startswith('"'))}
-    if len(texts) > 1 and not any(texts):
-        raise ValueError(f"{file} has only empty cells in line {line}; remove that line, or write names there")
-    if words and body and any(below[0]) and all(text in ("", "-", "--", "?", ".", "..") for text in below[0]):
-        raise ValueError(
-            f"{file} has {checks.listed(below[0], most=4)} in line {body[0][0]}, where nothing is known or units are "
-            "left out; remove that line, or leave its cells empty"
-        )
-    if words:
-        if body and all(_kind([(0, row[j]) for row in below]) == Kind.TEXT for j in words):
-            return len(words) == len(texts)  # a row of words above rows of words names them
-        counted = [text for j, text in enumerate(texts) if j not in words and text not in MISSING]
-        if counted and not (_evenly_spaced(counted) and (len(counted) > 2 or _step(counted) == 1)):
-            raise ambiguous(file, line, texts)
-        return True
-    return _is_numbered(file, line, texts, below)
-
-
-def _is_value(text: str) -> bool:
-    return text in MISSING or text in TRUE or text in FALSE or is_number(text)
-
-
-def _is_numbered(file: Path, line: int, texts: list[str], below: list[list[str]]) -> bool:
-    """Whether a first record of numbers is the 0, 1, 2, … that pandas writes for columns without names."""
-    whole = all(re.fullmatch(r"\d+", text) for text in texts)
-    others = [text for row in below for text in row if text not in MISSING]
-    differ = whole and bool(others) and not any(re.fullmatch(r"[+-]?\d+", text) for text in others)
-    if differ and len(texts) > 2 and _is_counted(texts):
-        return True
-    if len(texts) == 1:
-        doubtful = differ and _is_counted(texts)  # of a series pandas writes 0
-    else:
-        doubtful = _evenly_spaced(texts) and (
-            differ or (len(texts) > 2 and bool(below) and not any(_evenly_spaced(row) for row in below))
-        )
-    if doubtful:
-        raise ambiguous(file, line, texts)
-    return False
-
-
-def _is_counted(texts: list[str]) -> bool:
-    """Whether these are 0, 1, 2, …, by which pandas names columns without names."""
-    return texts == [str(j) for j in range(len(texts))]
-
-
-def _evenly_spaced(texts: list[str]) -> bool:
-    """Whether these are numbers in even steps, as years and wavelengths above columns are."""
-    if len(texts) < 2 or not all(WITH_POINT.fullmatch(text) for text in texts):
-        return False
-    numbers, step = [float(text) for text in texts], _step(texts)
-    return step != 0 and all(abs(numbers[0] + j * step - x) <= 1e-6 * abs(step) for j, x in enumerate(numbers))
-
-
-def _step(texts: list[str]) -> float:
-    """The mean step from one of these numbers to the next."""
-    return (float(texts[-1]) - float(texts[0])) / (len(texts) - 1)
-
-
-def ambiguous(file: Path, line: int, texts: list[str]) -> ValueError:
-    """The refusal of a first line that may be names or data."""
-    some = checks.listed(texts, most=4)
-    return ValueError(
-        f"{file} has {some} in line {line}, which may be names or data; if they are names, begin each with a letter, "
-        "and if they are data, put a line with names above"
-    )
-
-
-def _names(file: Path, names: list[str]) -> tuple[str, ...]:
-    """Names of columns, if each has one of its own."""
-    if any(not name or name.startswith("Unnamed: ") for name in names):
-        raise ValueError(f"{file} has a column without a name, probably row numbers; write it with index=False")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{file} has several columns of the name {checks.listed(twice)}; rename them")
-    return tuple(names)
-
-
-def _in_comment(line: str, separator: str, width: int) -> tuple[str, ...] | None:
-    """Names in a comment just above the data, as numpy.savetxt writes them; None if it holds others."""
-    texts = [value(cell) for cell in cells_of(line.strip().lstrip("#").strip(), separator) or ()]
-    named = 1 < len(texts) == width == len(set(texts)) and not any(_is_value(text) for text in texts)
-    return tuple(texts) if named else None
-
-
-def _kind(column: list[tuple[int, str]]) -> Kind:
-    """What most cells of a column hold; a few wrong ones do not make it another kind."""
-    texts = [text for _, text in column if text not in MISSING]
-    numbers = sum(is_number(text) for text in texts)
-    booleans = sum(text in TRUE or text in FALSE for text in texts)
-    words = len(texts) - numbers - booleans
-    if words and words >= numbers + booleans:
-        return Kind.TEXT
-    return Kind.BOOLEANS if booleans > numbers else Kind.NUMBERS
 
 
 def _decimal(file: Path, separator: str, texts: list[str]) -> str:

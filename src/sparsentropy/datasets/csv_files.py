@@ -20,6 +20,7 @@ from .csv_cells import (
     TRUE,
     WITH_COMMA,
     WITH_POINT,
+    Kind,
     cells_of,
     is_comment,
     open_text,
@@ -27,7 +28,7 @@ from .csv_cells import (
     value,
     with_mark,
 )
-from .csv_dialect import Dialect, Kind, refuse_words, sniff
+from .csv_dialect import Dialect, refuse_words, sniff
 
 Array = NDArray[Any]
 BLOCK = 2**23  # bytes of a file that are read together

@@ -14,7 +14,8 @@ from typing import Any, final
 import numpy as np
 
 from . import checks
-from .csv_dialect import Kind, is_grouped
+from .csv_cells import Kind
+from .csv_dialect import is_grouped
 from .csv_files import CsvTable
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
