@@ -48,6 +48,8 @@ RIGHT = {
     "columns that pandas numbers": ("0,1,2\n0.5,1.5,2.0\n0.1,1.0,2.0\n", [[0.5, 1.5, 2], [0.1, 1, 2]], None),
     "years in quotes": ('"2019","2020"\n1,2\n3,4\n', TWO, ["2019", "2020"]),
     "years beside a word": ("id,2019,2020\n1,2,3\n", [[1, 2, 3]], ["id", "2019", "2020"]),
+    "a year among words": ("a,2020,c\n1,2,3\n", [[1, 2, 3]], ["a", "2020", "c"]),
+    "a # that belongs to a name": ("#a,b\n1,2\n3,4\n", TWO, ["#a", "b"]),
     "no names, first row even": ("1,2,3\n4,5,6\n7,9,8\n", [[1, 2, 3], [4, 5, 6], [7, 9, 8]], None),
     "what is missing": (
         "a,b\n,1\nNA,2\nNULL,3\n-,4\n?,5\n.,6\n #N/A ,7\n\\N,8\n5,9\n",

@@ -219,6 +219,16 @@ def test_a_parquet_table_keeps_its_names_its_types_and_its_text(run, tmp_path):
     refused("has other columns: who", "score", run, tmp_path / "x.parquet")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "npy"])
+def test_infinity_is_refused_where_nothing_is_missing(suffix, run, tmp_path):
+    path, infinite = tmp_path / f"x.{suffix}", TABLE.replace(X[3, 1], np.inf)
+    if suffix == "npy":
+        np.save(path, infinite)
+    else:
+        getattr(infinite, f"to_{suffix}")(path, index=False)
+    refused("infinity", "impute", run, path, "-o", tmp_path / "y.csv")
+
+
 @pytest.mark.parametrize("steps", [["--remove-mean"], ["--whiten", "zca"]])
 def test_a_model_of_changed_rows_fills_in_nothing(steps, files, tmp_path):
     done("fit", files / "table.csv", "-o", tmp_path / "run", "--components", 1, "--max-iter", 1, *steps)

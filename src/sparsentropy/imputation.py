@@ -77,6 +77,7 @@ class Filling:
 
     def _fill(self, known: Array) -> tuple[Array, Array]:
         """Rows with their gaps filled in, and standard deviations."""
+        known = checks.table(str(self.data), known, gaps=True)
         self.rows += len(known)
         self.gaps += (gaps := int(np.isnan(known).sum()))
         if not gaps:

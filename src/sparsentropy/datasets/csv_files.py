@@ -29,6 +29,7 @@ from .csv_cells import (
     with_mark,
 )
 from .csv_dialect import Dialect, refuse_words, sniff
+from .csv_header import uncommented
 
 Array = NDArray[Any]
 BLOCK = 2**23  # bytes of a file that are read together
@@ -288,9 +289,7 @@ class CsvTable:
             if not std or line != self.dialect.header:
                 yield text
                 continue
-            names = [value(cell) for cell in cells]
-            if text.lstrip().startswith("#"):
-                names[0] = names[0].lstrip("#").strip()
+            names = [uncommented(value(cell)) for cell in cells]
             more = [f"std_{names[j]}" for j in sorted(columns)]
             checks.new_names(self.file, names, more)
             yield self._with(text, cells, [self._cell(name) for name in more])

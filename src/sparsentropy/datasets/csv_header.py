@@ -31,7 +31,8 @@ def is_header(file: Path, first: Record, body: list[Record]) -> bool:
         if body and all(kind_of(row[j] for row in below) == Kind.TEXT for j in words):
             return len(words) == len(texts)  # a row of words above rows of words names them
         counted = [text for j, text in enumerate(texts) if j not in words and text not in MISSING]
-        if counted and not (_step(counted) and (len(counted) > 2 or _step(counted) == 1)):
+        spaced = _step(counted) == 1 if len(counted) == 2 else _step(counted) is not None
+        if len(counted) >= len(words) and not spaced:
             raise _ambiguous(file, line, texts)
         return True
     return _is_numbered(file, line, texts, below)
@@ -87,9 +88,14 @@ def names_of(file: Path, names: list[str]) -> tuple[str, ...]:
 
 def names_in_comment(line: str, separator: str, width: int) -> tuple[str, ...] | None:
     """Names in a comment just above the data, as numpy.savetxt writes them; None if it holds others."""
-    texts = [value(cell) for cell in cells_of(line.strip().lstrip("#").strip(), separator) or ()]
+    texts = [value(cell) for cell in cells_of(uncommented(line), separator) or ()]
     named = 1 < len(texts) == width == len(set(texts)) and not any(is_value(text) for text in texts)
     return tuple(texts) if named else None
+
+
+def uncommented(text: str) -> str:
+    """What stands after the # and the space that make a comment of it; #a may be a name."""
+    return re.sub(r"^#+\s+", "", text.strip())
 
 
 def check_halves(file: Path, body: list[Record]) -> None:
