@@ -196,8 +196,8 @@ def fit(
 ) -> None:
     """Learn a dictionary from images or from a table of numbers, and write a run folder.
 
-    Images are cut into patches; of a table every row is a data point.
-    Large .npy and .parquet files, folders of these and arrays of zarr are never held in memory as a whole.
+    Images are cut into patches; of a table every row is a data point, and its columns keep their names.
+    Large .npy, .csv and .parquet files, folders of these and arrays of zarr are never held in memory as a whole.
     The noise level and the scale of every atom are found from the data.
     Ctrl-C ends learning early and keeps the best state.
     Several processes that torchrun has started share the rows.

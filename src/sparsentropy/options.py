@@ -124,7 +124,10 @@ PARAMETERS = {
 }
 """Parameters in Python whose options are called otherwise."""
 _LONG = "n_components|random_state|checkpoint_every|validation_fraction|max_iter|batch_size|patch_size|n_init"
-_SHORT = "n|size|key|sigma|cache|checkpoint|resume|rank|tol|dtype|device|posterior|inference|encoder|refine|learning|annealing"
+_SHORT = (
+    "n|size|key|sigma|cache|checkpoint|resume|rank|tol|dtype|device|posterior|inference|encoder|refine|learning|"
+    "annealing"
+)
 _PARAMETER = re.compile(rf"(?<![\w./-])(?:({_LONG})(?![\w]|\.\w)(=[\w.']+)?|({_SHORT})=([\w.']*))")
 
 
