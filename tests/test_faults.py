@@ -150,7 +150,7 @@ def test_a_full_disk_for_posteriors_ends_the_run_and_leaves_the_earlier_one(tabl
     before = snapshot(run)
     with filled(disk, 8_192):
         told = refused(fit(table, run, "--cache", disk), "the posteriors of all data points need")
-    assert "set cache= to a folder on a larger disk" in told
+    assert "set --cache to a folder on a larger disk" in told
     with files_up_to(10_000):  # of which nobody can be told beforehand
         told = refused(fit(table, run, "--cache", "disk"), "the posteriors of all data points could not be written")
     assert "make room there" in told
