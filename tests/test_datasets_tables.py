@@ -5,10 +5,12 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from scipy.io import savemat
 
-from sparsentropy.datasets import load_array
+from sparsentropy.datasets import columns_of, load_array, parquet_batches
 
 NUMBERS = np.arange(12.0).reshape(4, 3) / 7
 
@@ -91,6 +93,23 @@ def test_parquet(tmp_path):
     frame["d"] = pd.array([3, None], dtype="Int64")
     frame.to_parquet(tmp_path / "x.parquet")
     np.testing.assert_array_equal(load_array(tmp_path / "x.parquet"), [[1, 0.5, 1, 3], [2, np.nan, 0, np.nan]])
+
+
+def test_parquet_with_missing_booleans(tmp_path):
+    frame = pd.DataFrame({"a": [True, None, False], "b": pd.array([2**60, None, 1], dtype="Int64"), "c": 1.5})
+    frame.to_parquet(tmp_path / "x.parquet")
+    expected = [[1, 2**60, 1.5], [np.nan, np.nan, 1.5], [0, 1, 1.5]]
+    np.testing.assert_array_equal(load_array(tmp_path / "x.parquet"), expected)
+    batches = list(parquet_batches([tmp_path / "x.parquet"], rows=2))
+    np.testing.assert_array_equal(np.concatenate(batches), expected)
+
+
+def test_parquet_with_a_name_twice_is_refused(tmp_path):
+    table = pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], names=["a", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    for read in (load_array, columns_of, lambda path: list(parquet_batches([path]))):
+        with pytest.raises(ValueError, match=r"x\.parquet has several columns of the name a; rename them"):
+            read(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -180,6 +180,25 @@ def test_more_features_than_there_is_room_for_keep_their_peaks(ax):
     plotting.profiles(atoms, atoms, Figure().subplots())
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["age", "height"], ["age", "height"]),
+        (["$a_1$", "n" * 50], ["$a_1$", "n" * 15 + "…"]),
+        (["尺\x1b", "<b>"], ["尺\N{REPLACEMENT CHARACTER}", "&lt;b&gt;"]),
+    ],
+)
+def test_features_have_names(names, shown):
+    for draw in (
+        lambda ax: plotting.profiles(np.eye(2), np.eye(2), ax, names),
+        lambda ax: plotting.atom_profile(np.eye(2), ax, feature_names=names),
+    ):
+        svg = plotting.to_svg(draw)
+        assert all(f">{name}</text>" in svg for name in shown)
+    crowd = plotting.to_svg(lambda ax: plotting.profiles(np.ones((1, 90)), np.ones((1, 90)), ax, ["age"] * 90))
+    assert ">age<" not in crowd
+
+
 def test_profiles_have_gaps_where_values_are_missing(ax):
     data = np.array([[0.0, np.nan, 2.0], [1.0, 0.0, np.nan]])
     plotting.profiles(data, np.nan_to_num(data), ax)

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import checks
 from .csv_files import CsvTable
-from .tables import csv_columns, frame_values
+from .tables import csv_columns, frame_values, parquet_columns, parquet_frame
 
 ROWS = 65_536
 
@@ -90,15 +90,11 @@ def parquet_frames(files: list[Path], *, rows: int = ROWS) -> Iterator[tuple[Pat
     ValueError
         When a file is damaged, or has other columns than the first.
     """
-    import pandas as pd  # imported late: they are slow and only tables need them
-    import pyarrow as pa
-    import pyarrow.parquet
+    import pyarrow.parquet  # imported late: only tables need it
 
-    whole = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")() for kind in _INTEGERS}
-    whole[pa.bool_()] = pd.BooleanDtype()
     first: list[str] | None = None
     for file in files:
-        checks.file("path", file)
+        parquet_columns(file)
         with checks.reading(file, "a .parquet table"):
             table = pyarrow.parquet.ParquetFile(file)
         names = table.schema_arrow.names
@@ -113,10 +109,7 @@ def parquet_frames(files: list[Path], *, rows: int = ROWS) -> Iterator[tuple[Pat
             while True:
                 with checks.reading(file, "a .parquet table"):
                     batch = next(batches, None)
-                    frame = None if batch is None else batch.to_pandas(types_mapper=whole.get)
+                    frame = None if batch is None else parquet_frame(batch)
                 if frame is None:
                     break
                 yield file, frame
-
-
-_INTEGERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]

@@ -18,6 +18,7 @@ from .csv_cells import Kind
 from .csv_dialect import is_grouped
 from .csv_files import CsvTable
 
+_INTEGERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -168,7 +169,19 @@ def parquet_columns(file: Path) -> Columns | None:
         frame = pyarrow.parquet.read_schema(file).empty_table().to_pandas()
     if frame.columns.equals(pd.RangeIndex(frame.shape[1])):
         return None
-    return Columns(tuple(str(name) for name in frame.columns), tuple(is_numeric_dtype(kind) for kind in frame.dtypes))
+    names = tuple(str(name) for name in frame.columns)
+    if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
+        raise ValueError(f"{file} has several columns of the name {checks.listed(twice)}; rename them")
+    return Columns(names, tuple(is_numeric_dtype(kind) for kind in frame.dtypes))
+
+
+def parquet_frame(table: Any) -> Any:
+    """A data frame of a table of pyarrow; integers and booleans stay what they are where values are missing."""
+    import pandas as pd  # imported late: they are slow and only tables need them
+    import pyarrow as pa
+
+    kinds = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")() for kind in _INTEGERS}
+    return table.to_pandas(types_mapper=(kinds | {pa.bool_(): pd.BooleanDtype()}).get)
 
 
 def checked(file: Path, array: np.ndarray) -> np.ndarray:
@@ -259,10 +272,11 @@ def indices(file: Path, known: Sequence[str], names: Sequence[str] | None) -> li
 
 def read_parquet(file: Path, columns: Sequence[str] | None) -> np.ndarray:
     """Return columns of a .parquet file as (n, d) float64."""
-    import pandas as pd  # imported late: it is slow and only tables need it
+    import pyarrow.parquet  # imported late: only tables need it
 
+    parquet_columns(file)
     with checks.reading(file, "a .parquet table"):
-        frame = pd.read_parquet(file, engine="pyarrow")
+        frame = parquet_frame(pyarrow.parquet.read_table(file))
     return frame_values(file, frame, columns)
 
 

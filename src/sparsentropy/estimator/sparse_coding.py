@@ -200,7 +200,7 @@ class SparseCoding(AbstractTraining):
         X : array-like, shape (n, d), or stream of these
             At least as many rows as atoms. A numpy memory map, an array of zarr or h5py is read a few megabytes at a
             time, and never held as a whole. So are batches, from a generator or a torch DataLoader, which are passed
-            over once and copied into a temporary file.
+            over once and copied into a temporary file. NaN, or what is masked, is missing. Names of columns are kept.
         y : None
             Ignored.
 
