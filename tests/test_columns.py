@@ -43,6 +43,15 @@ def test_a_table_has_a_head_and_columns_side_by_side(cuts, tmp_path):
         np.testing.assert_allclose(np.loadtxt(file, delimiter=","), np.hstack([X, STD]), rtol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.longdouble])
+def test_a_table_may_have_all_digits(dtype, tmp_path):
+    given = (X * 1e5).astype(dtype)
+    columns.write(tmp_path / "x.csv", 50, [{"x": given}], exact=True)
+    with (tmp_path / "x.csv").open() as file:
+        assert file.readline() == "x_1,x_2,x_3\n"
+        np.testing.assert_array_equal(np.loadtxt(file, dtype, delimiter=","), given)
+
+
 @pytest.mark.parametrize("name", ["x.npz", "x.npy", "x.csv"])
 def test_what_fails_on_the_way_leaves_what_was_there(name, tmp_path):
     def failing():

@@ -220,6 +220,13 @@ def test_a_parquet_table_keeps_its_names_its_types_and_its_text(run, tmp_path):
     refused("has other columns: who", "score", run, tmp_path / "x.parquet")
 
 
+@pytest.mark.parametrize("output", ["y.csv", "y.npy"])
+def test_a_table_without_rows_leaves_no_file(output, run, tmp_path):
+    TABLE[:0].to_parquet(tmp_path / "x.parquet")
+    refused("x.parquet holds no rows", "impute", run, tmp_path / "x.parquet", "-o", tmp_path / output)
+    assert not (tmp_path / output).exists()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "npy"])
 def test_infinity_is_refused_where_nothing_is_missing(suffix, run, tmp_path):
     path, infinite = tmp_path / f"x.{suffix}", TABLE.replace(X[3, 1], np.inf)

@@ -104,7 +104,12 @@ class Filling:
         import pandas as pd  # imported late: it is slow and only tables need it
         import pyarrow.parquet
 
-        total = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+        total = 0
+        for file in files:
+            with checks.reading(file, "a .parquet table"):
+                total += pyarrow.parquet.read_metadata(file).num_rows
+        if total == 0:
+            raise ValueError(f"{self.data} holds no rows; expected a table with one row or more")
         for number, (file, frame) in enumerate(datasets.parquet_frames(files)):
             names = [str(name) for name in frame.columns]
             chosen = indices(file, names, self.names)
