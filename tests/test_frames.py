@@ -82,6 +82,7 @@ def test_a_stream_without_names_is_taken_by_position_with_the_warning_of_scikit_
         new().fit(X).score(iter([TABLE]))
 
 
+@pytest.mark.filterwarnings("ignore:the mean of")
 def test_frames_of_several_types_may_come_in_a_stream():
     mixed = pd.DataFrame({"a": X[:, 0] > 0, "b": pd.array([1, None] * 30, dtype="Int64"), "c": X[:, 2]})
     np.testing.assert_array_equal(new().fit(iter([mixed])).components_, new().fit(mixed).components_)

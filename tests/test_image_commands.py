@@ -217,4 +217,4 @@ def test_a_model_of_a_table_says_what_it_is(folder, tmp_path):
     assert fitted.exit_code == 0, fitted.output
     result = invoke("score", tmp_path / "run", folder / "a.png")
     assert result.exit_code == 2
-    assert "a.png holds images, but this model was learned from a table with 5 columns" in result.stderr
+    assert "a.png is taken for images, but the model was learned from a table with 5 columns" in result.stderr

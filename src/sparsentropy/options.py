@@ -128,7 +128,7 @@ _SHORT = (
     "n|size|key|sigma|cache|checkpoint|resume|rank|tol|dtype|device|posterior|inference|encoder|refine|learning|"
     "annealing"
 )
-_PARAMETER = re.compile(rf"(?<![\w./-])(?:({_LONG})(?![\w]|\.\w)(=[\w.']+)?|({_SHORT})=([\w.']*))")
+_PARAMETER = re.compile(rf"(?<![\w./-])(?:({_LONG})(?![\w]|\.\w)(=[\w.']*)?|({_SHORT})=([\w.']*))")
 
 
 def in_options(text: str) -> str:
