@@ -194,8 +194,7 @@ def test_fit_names_the_file_and_the_option(folder, tmp_path):
     assert "give a smaller --patch-size, or larger images" in result.stderr
     np.save(tmp_path / "stack.npy", np.zeros((4, 5, 6)))
     result = invoke("fit", tmp_path / "stack.npy", "--out", tmp_path / "run")
-    assert "image 1 of" in result.stderr
-    assert "stack.npy (an array with three axes is a stack of grey images) has 5 × 6 pixels" in result.stderr
+    assert "stack.npy has three axes, so it is taken for 4 grey images of 5 × 6 pixels" in result.stderr
     Image.fromarray(np.full((30, 30), 7, np.uint8)).save(folder / "bb.png")
     result = invoke("fit", folder, "--out", tmp_path / "run", "--patch-size", 8)
     assert f"{folder}/bb.png is constant and cannot be whitened" in result.stderr
