@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import multivariate_normal
 
 from sparsentropy.datasets import (
     load_photographs,
     remove_patch_mean,
     whiten_images,
     whiten_olshausen,
+    with_zero_means,
+    without_row_means,
     zca,
 )
 
@@ -163,3 +166,45 @@ def test_patch_means_are_removed_and_restorable():
     np.testing.assert_allclose(patches + means[:, None], X, rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="X must have shape"):
         remove_patch_mean(np.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [2, 3, 64])
+def test_rows_without_their_means_keep_lengths_and_angles(d, dtype):
+    X = (3 + np.random.default_rng(0).normal(size=(50, d))).astype(dtype)
+    Y = without_row_means(X)
+    assert Y.shape == (50, d - 1)
+    assert Y.dtype == dtype
+    centred = X - X.mean(axis=1, keepdims=True)
+    tolerance = 1e-4 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(Y @ Y.T, centred @ centred.T, rtol=tolerance, atol=10 * tolerance)
+    np.testing.assert_allclose(with_zero_means(Y), centred, atol=tolerance)
+
+
+def test_their_coordinates_are_those_of_the_reflection():
+    v = np.full(5, 5**-0.5) - np.eye(5)[0]
+    reflection = np.eye(5) - 2 * np.outer(v, v) / (v @ v)
+    np.testing.assert_allclose(reflection[0], 5**-0.5)
+    X = np.random.default_rng(0).normal(size=(7, 5))
+    np.testing.assert_allclose(without_row_means(X), X @ reflection[:, 1:])
+
+
+def test_of_a_single_column_nothing_is_left():
+    with pytest.raises(ValueError, match=r"X has 1 column, of which nothing is left.*keep the means"):
+        without_row_means(np.ones((3, 1)))
+
+
+def test_zca_says_by_how_much_it_changes_densities():
+    X = correlated() + 7
+    whitening = zca(X, epsilon=0.1)
+    covariance = np.cov(X.T, bias=True) + 0.3 * np.eye(6)
+    expected = multivariate_normal(X.mean(0), covariance).logpdf(X)
+    white = multivariate_normal(np.zeros(6), whitening.matrix @ covariance @ whitening.matrix).logpdf(
+        whitening.transform(X)
+    )
+    np.testing.assert_allclose(white + whitening.log_det, expected)
+
+
+def test_without_variance_in_one_direction_the_density_is_that_of_the_others():
+    X, _ = remove_patch_mean(correlated())
+    assert zca(X).log_det == pytest.approx(zca(without_row_means(X)).log_det)

@@ -110,7 +110,7 @@ def test_the_command_line_learns_with_all_and_the_first_one_writes(table, tmp_pa
     assert model.distributed is None
     assert model.noise_variance_**0.5 == pytest.approx(0.1, rel=0.1)
     scored = torchrun(2, "-m", "sparsentropy", "score", tmp_path / "run", table)
-    assert re.fullmatch(r"-?[\d.]+ nats per data point, mean of 600\n", scored.stdout)
+    assert re.fullmatch(r"-?[\d.]+ nats per data point, of the table, mean of 600\n", scored.stdout)
 
 
 def test_a_mistake_is_one_error_of_all_processes(tmp_path):

@@ -6,7 +6,7 @@ Of several processes that learn together all learn, and the first one speaks and
 import contextlib
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sparsentropy.estimator import SparseCoding
     from sparsentropy.preparation import Preparation
+    from sparsentropy.results import Result
     from sparsentropy.team import AbstractTeam
 
 
@@ -61,7 +62,7 @@ def learn_and_report(
 
     with team.together():
         train, test = _split(data.rows, held_out, wish["random_state"])
-        preparation = preparation.fit(train)
+        preparation = replace(preparation.fit(train), columns=data.names)
         train = preparation.whitened(train)
         test = None if test is None else preparation.whitened(test)
         model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
@@ -74,16 +75,34 @@ def learn_and_report(
         test,
         title=data.title,
         settings=_settings(model, preparation) | {"held_out": held_out},
-        patch_shape=preparation.patch_shape(train.shape[1]),
+        patch_shape=preparation.patch_shape(train.shape[1] + preparation.remove_mean),
         seconds=seconds,
-        feature_names=data.names,
     )
-    if data.names is not None:
+    result = _in_space_of_data(result, preparation)
+    if data.names is not None and not preparation.remove_mean:
         model.feature_names_in_ = np.array(data.names, dtype=object)
     print(runs.write(out, model, preparation, result))
     terminal.say(headline(result))
     if result.metrics["interrupted"]:
         raise typer.Exit(130)
+
+
+def _in_space_of_data(result: "Result", preparation: "Preparation") -> "Result":
+    """Return a result with atoms that have an entry for every column or pixel, and with bounds of the data."""
+    changed = {"lower_bound", "held_out_bound"}
+    found = {name: value for name, value in result.metrics.items() if name in changed and value is not None}
+    bounds = {name: value + preparation.log_det for name, value in found.items()}
+    components = preparation.restored(result.components)
+    return replace(
+        result,
+        components=components,
+        originals=preparation.restored(result.originals),
+        reconstructions=preparation.restored(result.reconstructions),
+        lower_bounds=result.lower_bounds + preparation.log_det,
+        metrics=result.metrics | bounds | {"space": preparation.space},
+        patch_shape=preparation.patch_shape(components.shape[1]),
+        feature_names=preparation.columns,
+    )
 
 
 def _split(rows: Any, share: float, seed: int) -> "tuple[Any, NDArray[Any] | None]":
@@ -133,7 +152,7 @@ def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
 def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, Any]:
     """Collect what was asked for: the model first, then the data, then the rest."""
     first = {"n_components": model.n_components, "posterior": model.posterior}
-    steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
+    steps = {name: value for name, value in vars(preparation).items() if name not in ("zca", "columns")}
     hidden = {"callback", "verbose", "cache", "checkpoint", "checkpoint_every", "resume", "distributed"}
     hidden |= set() if model.posterior == "low-rank" else {"rank"}
     hidden |= set() if model.inference == "amortized" else {"encoder", "refine"}

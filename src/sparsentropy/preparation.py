@@ -40,16 +40,21 @@ class Preparation:
     whiten : {"none", "olshausen", "zca"}, optional
         The filter of Olshausen and Field on whole images, ZCA on the rows, or neither.
     remove_mean : bool, optional
-        Whether every row loses its own mean.
+        Whether every row loses its own mean; it then has one entry less (`datasets.without_row_means`).
     zca : ZCA, optional
         The map that `fit` found, for ``whiten="zca"``.
+    columns : tuple of str, optional
+        Names of the columns of the table, in the order in which the model knows them.
 
     Examples
     --------
     >>> prepared = Preparation(remove_mean=True)
-    >>> prepared.apply(np.array([[1.0, 3.0], [4.0, 4.0]]))
-    array([[-1.,  1.],
-           [ 0.,  0.]])
+    >>> rows = prepared.apply(np.array([[1.0, 3.0, 5.0], [4.0, 4.0, 4.0]]))
+    >>> rows.shape
+    (2, 2)
+    >>> prepared.restored(rows).round(9) + 0.0
+    array([[-2.,  0.,  2.],
+           [ 0.,  0.,  0.]])
     """
 
     patch_size: int | None = None
@@ -57,6 +62,7 @@ class Preparation:
     whiten: Whitening = "none"
     remove_mean: bool = False
     zca: ZCA | None = None
+    columns: tuple[str, ...] | None = None
 
     def read(
         self,
@@ -152,7 +158,34 @@ class Preparation:
         """
         rows = self._patches(data, n, seed) if is_images(data) else data
         self.patch_shape(rows.shape[1])
-        return _changed(rows, lambda part: datasets.remove_patch_mean(part).patches) if self.remove_mean else rows
+        return _changed(rows, datasets.without_row_means) if self.remove_mean else rows
+
+    def restored(self, rows: Array) -> Array:
+        """Give rows, or atoms, the number of entries that rows had before they lost their means.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (n, d − 1), or (n, d) if means are kept
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+            With mean 0 if means are removed; whitening is not undone.
+        """
+        return datasets.with_zero_means(rows) if self.remove_mean else rows
+
+    @property
+    def log_det(self) -> float:
+        """What is to be added to the log likelihood of a row that the model sees to have that of the row before ZCA."""
+        return 0.0 if self.zca is None else self.zca.log_det
+
+    @property
+    def space(self) -> str:
+        """In words, what likelihoods are of once `log_det` is added."""
+        what = "the table" if self.patch_size is None else "image patches"
+        if self.whiten == "olshausen":
+            what = "patches of images whitened by the filter of Olshausen and Field"
+        return f"{what} without the mean of each row" if self.remove_mean else what
 
     def fit(self, rows: "Array | AbstractSource") -> "Preparation":
         """Find the ZCA map of rows, if there is to be one.
@@ -307,7 +340,7 @@ def save(preparation: Preparation, path: str | os.PathLike[str]) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(Preparation(patch_size=8), f"{folder}/preparation.safetensors")
     ...     load(f"{folder}/preparation.safetensors")
-    Preparation(patch_size=8, colour=False, whiten='none', remove_mean=False, zca=None)
+    Preparation(patch_size=8, colour=False, whiten='none', remove_mean=False, zca=None, columns=None)
     """
     with saving(preparation, path):
         pass
@@ -330,6 +363,7 @@ def saving(preparation: Preparation, path: str | os.PathLike[str]) -> Iterator[N
         If the file cannot be written; before the block if there is no room for it.
     """
     steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
+    steps["columns"] = None if preparation.columns is None else list(preparation.columns)
     arrays = {} if preparation.zca is None else vars(preparation.zca)
     with storage.saving(path, arrays, steps, kind="preparation"):
         yield
@@ -355,9 +389,10 @@ def load(path: str | os.PathLike[str]) -> Preparation:
     """
     arrays, steps = storage.load(path, kind="preparation")
     try:
-        found = Preparation(**steps, zca=ZCA(**arrays) if arrays else None)
+        columns = steps.pop("columns")
+        found = Preparation(**steps, zca=ZCA(**arrays) if arrays else None, columns=columns and tuple(columns))
         _check(found)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold the steps of a preparation: {storage.word(error)}") from None
     return found
 
@@ -368,6 +403,8 @@ def _check(found: Preparation) -> None:
         checks.count("patch_size", found.patch_size)
     if found.whiten not in get_args(Whitening):
         raise ValueError(f"whiten is {found.whiten!r}, expected one of {', '.join(get_args(Whitening))}")
+    if found.columns is not None and not all(isinstance(name, str) for name in found.columns):
+        raise TypeError("the names of columns must be text")
     if not isinstance(found.colour, bool) or not isinstance(found.remove_mean, bool):
         raise TypeError("colour and remove_mean must be true or false")
     if found.zca is None:

@@ -235,10 +235,12 @@ def _svg(name: str, label: str, draw: Callable[[Any], object], width: float = 3.
 def _tiles(result: Result) -> list[tuple[str, str, str]]:
     """Choose the numbers at the top of the page: name, value, unit."""
     get = result.metrics.get
+    unit = "nats per data point" + (f", of {get('space')}" if get("space") else "")
+    whiten = result.settings.get("whiten")
     tiles = [
-        ("Held-out bound", get("held_out_bound"), "nats per data point"),
-        ("Training bound", get("lower_bound"), "nats per data point"),
-        ("Noise std", get("noise_std"), "data units"),
+        ("Held-out bound", get("held_out_bound"), unit),
+        ("Training bound", get("lower_bound"), unit),
+        ("Noise std", get("noise_std"), "data units" if whiten in (None, "none") else "units of the whitened data"),
         ("Atoms in use", get("atoms_in_use"), f"of {len(result.components):,}"),
         ("Gini of the codes", get("gini"), "0 dense, 1 sparse"),
         ("Sweeps", get("n_iter"), _duration(get("seconds"))),

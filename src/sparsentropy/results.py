@@ -7,7 +7,7 @@ be made again at any time.
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, final
 
@@ -107,7 +107,6 @@ def summarise(
     settings: Mapping[str, Any] | None = None,
     patch_shape: tuple[int, ...] | None = None,
     seconds: float = math.nan,
-    feature_names: Sequence[str] | None = None,
 ) -> Result:
     """Collect what a report needs from a fitted model and its data.
 
@@ -127,8 +126,6 @@ def summarise(
         (height, width) or (height, width, 3) if a row of `X` is an image patch.
     seconds : float, optional
         How long learning took.
-    feature_names : sequence of str, optional
-        What the columns of `X` are called.
 
     Returns
     -------
@@ -167,7 +164,6 @@ def summarise(
         metrics={},
         settings=dict(model.get_params() if settings is None else settings),
         patch_shape=patch_shape,
-        feature_names=None if feature_names is None else tuple(feature_names),
     )
     result.metrics.update(
         lower_bound=float(model.lower_bound_),

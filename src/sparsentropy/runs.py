@@ -9,6 +9,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,7 @@ def read_patches(path: Path) -> "SparseCoding":
     Returns
     -------
     SparseCoding
+        Its atoms have an entry for every pixel, also where the model learned from patches without their mean.
 
     Raises
     ------
@@ -171,7 +173,10 @@ def read_patches(path: Path) -> "SparseCoding":
     model, preparation = read(path)
     if preparation.whiten not in (None, "none"):
         raise ValueError(f"{path} was learned from whitened images; learn with --whiten none --remove-mean")
-    return model
+    patches = copy(model)
+    patches.components_ = preparation.restored(model.components_)
+    patches.n_features_in_ = patches.components_.shape[1]
+    return patches
 
 
 def _member(folder: Path, name: str) -> Path:

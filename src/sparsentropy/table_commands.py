@@ -84,10 +84,10 @@ def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput =
         columns.check(output, ARRAYS, (model, data))
     with _names_compared():
         opened, rows = _opened_and_rows(model, data, key)
-        bounds = opened.model.score_samples(rows)
+        bounds = opened.model.score_samples(rows) + opened.preparation.log_det
     opened.say_order()
     if not per_row:
-        print(f"{bounds.mean():.6g} nats per data point, mean of {len(bounds):,}")
+        print(f"{bounds.mean():.6g} nats per data point, of {opened.preparation.space}, mean of {len(bounds):,}")
     elif output is None:
         print("\n".join(f"{bound:.9g}" for bound in bounds))
     else:
@@ -132,7 +132,7 @@ class _Opened:
 
         model, preparation = runs.read(path)
         found = datasets.columns_of(data)
-        names = [str(name) for name in getattr(model, "feature_names_in_", ())]
+        names = [str(name) for name in preparation.columns or getattr(model, "feature_names_in_", ())]
         if not names:
             return cls(model, preparation, None, "")
         if found is None:
@@ -175,7 +175,8 @@ def _opened_and_rows(path: Path, data: Path, key: str | None) -> tuple[_Opened, 
     rows = preparation.apply(found)
     if rows.shape[1] != d:
         raise ValueError(
-            f"{data} has {rows.shape[1]:,} features, but the model learned from {d:,}; give data of the same kind"
+            f"{data} has {rows.shape[1] + preparation.remove_mean:,} features, but the model learned from "
+            f"{d + preparation.remove_mean:,}; give data of the same kind"
         )
     return opened, rows
 

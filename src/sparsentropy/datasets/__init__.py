@@ -12,7 +12,16 @@ from .images import load_images, load_photographs
 from .patches import extract_patches, natural_patches
 from .synthetic import Bars, make_bars
 from .tables import Columns, columns_of, load_array, parquet_files
-from .whitening import ZCA, CentredPatches, remove_patch_mean, whiten_images, whiten_olshausen, zca
+from .whitening import (
+    ZCA,
+    CentredPatches,
+    remove_patch_mean,
+    whiten_images,
+    whiten_olshausen,
+    with_zero_means,
+    without_row_means,
+    zca,
+)
 
 __all__ = [
     "ZCA",
@@ -37,5 +46,7 @@ __all__ = [
     "remove_patch_mean",
     "whiten_images",
     "whiten_olshausen",
+    "with_zero_means",
+    "without_row_means",
     "zca",
 ]

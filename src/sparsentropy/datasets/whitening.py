@@ -172,6 +172,15 @@ class ZCA:
         """
         return self._rows(X) @ self.inverse + self.mean
 
+    @property
+    def log_det(self) -> float:
+        """Log of the volume that the map gives a unit volume: log p(row) = log p(whitened row) + `log_det`.
+
+        Where the data had no variance in some directions, that within the others.
+        """
+        scale = np.linalg.eigvalsh(self.matrix)
+        return float(np.log(scale[scale > len(scale) * np.finfo(np.float64).eps * scale[-1]]).sum())
+
     def _rows(self, X: np.ndarray) -> np.ndarray:
         rows = checks.table("X", X)
         if rows.shape[1] != len(self.mean):
@@ -231,6 +240,69 @@ def zca(X: np.ndarray, *, epsilon: float = 0.0) -> ZCA:
     return ZCA(mean, (axes / deviations) @ axes.T, (axes * deviations) @ axes.T)
 
 
+def without_row_means(X: np.ndarray) -> np.ndarray:
+    r"""Return coordinates of rows without their own means: one fewer than entries.
+
+    Rows of which the mean was removed lie in d − 1 dimensions. In the last one they have no variance, so a density of
+    them in d dimensions does not exist, and the log likelihood of a model grows with how small its noise may become.
+    The coordinates here are those in an orthonormal basis of the d − 1 dimensions, so lengths, angles and volumes are
+    what they were. The basis is the last d − 1 columns of the reflection that takes the constant row to the first axis,
+
+    .. math:: H = I - 2 v v^T / |v|^2, \quad v = 1 / \sqrt{d} - e_1.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Rows, for example patches, with d ≥ 2.
+
+    Returns
+    -------
+    ndarray of shape (n, d − 1)
+        Coordinates; :func:`with_zero_means` gives the rows without their means.
+
+    Raises
+    ------
+    ValueError
+        When ``X`` is not a finite table of two columns or more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsentropy.datasets import with_zero_means, without_row_means
+    >>> with_zero_means(without_row_means(np.array([[1.0, 3.0, 5.0]]))).round(9) + 0.0
+    array([[-2.,  0.,  2.]])
+    """
+    X = checks.table("X", X)
+    d = X.shape[1]
+    if d < 2:
+        raise ValueError("X has 1 column, of which nothing is left without the means of the rows; keep the means")
+    root = np.sqrt(d)
+    along = (X.sum(axis=1, keepdims=True) / root - X[:, :1]) / (root - 1)  # 2 vᵀx / √d |v|²
+    return (X[:, 1:] - along).astype(X.dtype, copy=False)
+
+
+def with_zero_means(Y: np.ndarray) -> np.ndarray:
+    """Return rows with mean 0 from their coordinates, as :func:`without_row_means` gives them.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n, d − 1)
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        When ``Y`` is not a finite table.
+    """
+    Y = checks.table("Y", Y)
+    root = np.sqrt(Y.shape[1] + 1)
+    total = Y.sum(axis=1, keepdims=True)
+    return np.hstack([total / root, Y - total / (root * (root - 1))]).astype(Y.dtype, copy=False)
+
+
 class CentredPatches(NamedTuple):
     """What :func:`remove_patch_mean` returns.
 
@@ -248,6 +320,8 @@ class CentredPatches(NamedTuple):
 
 def remove_patch_mean(X: np.ndarray) -> CentredPatches:
     """Subtract from every row its own mean.
+
+    The result has no variance along the constant row; learn from :func:`without_row_means` instead.
 
     Parameters
     ----------

@@ -209,7 +209,7 @@ class Without(AbstractSource):
 @final
 @dataclass(frozen=True, eq=False)
 class Mapped(AbstractSource):
-    """Rows of a source after a change of each, which leaves their number and their length as they are."""
+    """Rows of a source after a change of each, which leaves their number as it is."""
 
     source: AbstractSource
     change: Callable[[NDArray[Any]], NDArray[Any]]
@@ -217,8 +217,9 @@ class Mapped(AbstractSource):
     dtype: np.dtype = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", self.source.shape)
-        object.__setattr__(self, "dtype", self.read(0, 1).dtype)
+        first = self.read(0, 1)
+        object.__setattr__(self, "shape", (len(self.source), first.shape[1]))
+        object.__setattr__(self, "dtype", first.dtype)
 
     def read(self, begin: int, end: int) -> NDArray[Any]:
         """See `AbstractSource`."""
