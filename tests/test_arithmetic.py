@@ -27,7 +27,7 @@ def settings():
 
 def test_threads_share_what_is_large(settings, monkeypatch):
     torch.set_num_threads(6)
-    monkeypatch.setattr("joblib.cpu_count", lambda **_: 4)
+    monkeypatch.setattr("sparsentropy.arithmetic.cpu_count", lambda **_: 4)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     assert arithmetic.n_threads(1e9) == 1
     assert arithmetic.n_threads(1e11) == 4  # what the machine grants

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
-import joblib
 import torch
+from joblib import cpu_count
 
 # Operations of one product from which on it is shared among threads. After every operation threads wait for one
 # another, and while they wait they spin: beside one busy process two threads took 3 to 30 times as long as one for
@@ -40,7 +40,7 @@ def n_threads(operations: float) -> int:
     """
     if operations < WORTH_SHARING:
         return 1
-    granted = joblib.cpu_count(only_physical_cores=True)
+    granted = cpu_count(only_physical_cores=True)
     if (slurm := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdecimal():
         granted = min(granted, int(slurm))
     return max(1, min(torch.get_num_threads(), granted))

@@ -29,13 +29,13 @@ from sparsentropy.learning import em, gradient
 from sparsentropy.model import Parameters
 from sparsentropy.objectives import elbo_rows
 
-SIZES = ("undercomplete", "overcomplete")
+SIZES = ("few", "many")
 NETWORKS = ("mlp", "residual", "unrolled")
 POSTERIORS = ("diagonal", "low-rank")
 DEFAULT = "unrolled"
 LONG_ENOUGH = 2.0  # seconds after which no repetition of a measurement is begun
 SEEN = 1e-7  # nats; differences of bounds below that are rounding
-LARGEST_GAP = {"undercomplete": 0.1, "overcomplete": 1.0}  # that was asked of the default encoder alone, nats
+LARGEST_GAP = {"few": 0.1, "many": 1.0}  # that was asked of the default encoder alone, nats
 LARGEST_REFINED_GAP, LEAST_SPEED, REFINED = 0.01, 3.0, 5  # after so many iterations; and times as fast as solving
 
 

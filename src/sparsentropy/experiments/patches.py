@@ -32,7 +32,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "low-rank": {"posterior": "low-rank"},
     "full": {"posterior": "full"},
     "amortised diagonal": {"posterior": "diagonal", "inference": "amortized"},
-    "amortised low-rank": {"posterior": "low-rank", "inference": "amortized"},
     "residual network": {"posterior": "diagonal", "inference": "amortized", "encoder": "residual"},
 }
 
