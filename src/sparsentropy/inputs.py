@@ -127,9 +127,9 @@ def check_centred(survey: Survey, names: Any = None) -> None:
     column = f"column {first}" if names is None else f"column {names[first]!r}"
     warnings.warn(
         f"the mean of {len(off)} of {len(survey.means)} columns is larger than their standard deviation ({column}: "
-        f"{survey.means[first]:.3g} and {survey.deviations[first]:.3g}), but x = W z + noise has mean zero, so atoms "
-        "and noise come out wrong: subtract from every column its mean first, for instance with "
-        "sklearn.preprocessing.StandardScaler(with_std=False).",
+        f"{survey.means[first]:.3g} and {survey.deviations[first]:.3g}), but x = W z + noise has mean zero, and an "
+        "offset spoils atoms and noise: unless 0 means none of it, as in counts, subtract from every column its mean "
+        "first, for instance with sklearn.preprocessing.StandardScaler(with_std=False).",
         UserWarning,
         stacklevel=2,
     )
