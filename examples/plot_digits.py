@@ -4,8 +4,8 @@ Noisy digits come out cleaner than with the best penalty
 
 Handwritten digits get noise, and every method gives back what its codes stand for. The penalty of scikit-learn's
 dictionary learning and the number of principal components are those that turn out best, which only somebody with the
-clean digits can know. The library finds its scales and the noise by itself. The model has no intercept, so the mean digit
-is subtracted before.
+clean digits can know. The library finds its scales and the noise by itself. The model has no intercept, so the mean
+digit is subtracted before.
 """
 
 import matplotlib.pyplot as plt
