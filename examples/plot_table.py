@@ -38,7 +38,7 @@ def error(guess):
 
 
 print(f"root mean square error {error(filled):.2f}")
-# IterativeImputer warns that it has not settled; more rounds change its errors by less than what is printed
+# IterativeImputer warns that it has not settled; with more rounds its error grows (0.94 after 30, 1.00 after 100)
 warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn.impute")
 for imputer in (SimpleImputer(), KNNImputer(), IterativeImputer(random_state=0)):
     print(f"{type(imputer).__name__}: {error(imputer.fit_transform(known)):.2f}")
