@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
-    {"team", "arithmetic"},
+    {"launch", "arithmetic"},
+    {"rendezvous"},
+    {"team"},
     {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage"},
     {"priors", "likelihoods", "posteriors"},
     {"model", "contexts"},

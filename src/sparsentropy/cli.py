@@ -5,7 +5,6 @@ one line on the error stream and exit code 2. Numbers and the paths of reports g
 to the error stream. What takes long to import is imported by the command that needs it: help comes at once.
 """
 
-import os
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 import typer
 from typer.core import TyperGroup
 
-from sparsentropy import image_commands, table_commands, terminal
+from sparsentropy import image_commands, launch, table_commands, terminal
 from sparsentropy.options import (
     Annealing,
     AnnealingKind,
@@ -61,10 +60,12 @@ from sparsentropy.options import (
 
 if TYPE_CHECKING:
     from sparsentropy.preparation import Preparation
+    from sparsentropy.team import AbstractTeam
 
 # typer carries its own copy of click in newer versions; this is the base of all usage errors in each of them.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _TOGETHER = {"fit", "demo"}  # what several processes do together
+_OWN = {"data", "out", "force", "cache", "checkpoint", "every", "device"}  # what each may have of its own
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
 
 
@@ -93,15 +94,32 @@ class _OneLineErrors(TyperGroup):
 
 
 def _rank() -> int:
-    """Which one this is of the processes that torchrun has started."""
-    return int(os.environ.get("RANK", "0"))
+    """Which one this is of the processes that torchrun has started; one that works alone is the first."""
+    return launch.rank() if launch.is_complete() else 0
 
 
 def _for_this_process(error: BaseException) -> bool:
     """Whether no other process of this run tells of it."""
-    if _rank() == 0:
-        return type(error).__name__ != "ElsewhereError"
-    return type(error).__name__ not in ("ElsewhereError", "ConnectionError")
+    try:
+        first = _rank() == 0
+    except ValueError:  # which is what this error is about
+        return True
+    others = () if first else ("ConnectionError", "MismatchError")
+    return type(error).__name__ not in ("ElsewhereError", *others)
+
+
+def _team(context: typer.Context) -> "AbstractTeam":
+    """All processes that learn together, started with the same options."""
+    from sparsentropy.team import started
+
+    team, command = started(), context.command
+    facts = {"command": f"the command {context.info_name}"}
+    for one in command.params:
+        value = context.params.get(one.name or "")
+        if one.name not in _OWN:
+            facts[one.opts[-1]] = f"{one.opts[-1]} {getattr(value, 'value', value)}"
+    team.require_same(facts, f"start {context.info_name}")
+    return team
 
 
 app = typer.Typer(
@@ -135,6 +153,7 @@ def main(
 
 @app.command()
 def demo(
+    context: typer.Context,
     out: Out = Path("sparsentropy-demo"),
     components: Components = 100,
     patches: Patches = 40_000,
@@ -151,9 +170,8 @@ def demo(
     from sparsentropy import datasets, runs
     from sparsentropy.fit_command import Data, learn_and_report
     from sparsentropy.preparation import Preparation
-    from sparsentropy.team import started
 
-    team = started()
+    team = _team(context)
     with team.together():
         runs.check(out, force=force)
         preparation = Preparation(patch_size=16, whiten="olshausen")
@@ -164,6 +182,7 @@ def demo(
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: Data,
     out: Out,
     patch_size: PatchSize = None,
@@ -212,9 +231,8 @@ def fit(
     from sparsentropy.fit_command import Data as Given
     from sparsentropy.fit_command import learn_and_report
     from sparsentropy.preparation import Preparation, is_images
-    from sparsentropy.team import started
 
-    team = started()
+    team = _team(context)
     with team.together(), terminal.warnings_as_notes(shown=team.rank == 0):
         runs.check(out, force=force)
         preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)

@@ -266,7 +266,7 @@ def _one_start(
         kept.clear()
         for sweep in sweeps:
             record.add(sweep, whole=sweep.rows == len(x))
-            if x.team.any(report(sweep)):
+            if x.team.any(partial(report, sweep)):
                 interrupted = True
                 break
             if watch is not None and watch.settled:

@@ -8,11 +8,11 @@ alone is a team of one, to whom nothing has to be said.
 import atexit
 import gc
 import json
-import os
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -23,13 +23,20 @@ import torch.distributed as dist
 # were it later than here, they would hold on to the group after it was destroyed
 import torch.distributed.nn.functional
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+
+from sparsentropy import launch, rendezvous
+from sparsentropy.rendezvous import Attendance
 
 
 @final
 class ElsewhereError(RuntimeError):
     """Another process of the team has failed, and said why."""
+
+
+@final
+class MismatchError(ValueError):
+    """Processes were given what does not go together; it is raised in all of them, in the same words."""
 
 
 class AbstractTeam(ABC):
@@ -71,6 +78,16 @@ class AbstractTeam(ABC):
         """
 
     @abstractmethod
+    def gathered(self, value: Any, place: str) -> list[Any]:
+        """As `told`, at a place where all meet for the first time: it is said who does not come there.
+
+        Raises
+        ------
+        ConnectionError
+            If one of them has ended.
+        """
+
+    @abstractmethod
     @contextmanager
     def attentive(self) -> Iterator[None]:
         """Ctrl-C in this block is heard of by all."""
@@ -83,9 +100,52 @@ class AbstractTeam(ABC):
         It may have parameters to spare, which have no part in the loss, if that is said.
         """
 
-    def any(self, wish: bool) -> bool:
-        """Whether any process wishes it."""
-        return any(self.told(bool(wish)))
+    def any(self, wish: Callable[[], bool]) -> bool:
+        """Whether any process wishes it; Ctrl-C while it is asked is a wish, too.
+
+        Raises
+        ------
+        ElsewhereError
+            If asking has failed in another process only.
+        """
+        wished, error = True, None
+        try:
+            wished = bool(wish())
+        except KeyboardInterrupt:
+            pass
+        except Exception as caught:
+            error = caught
+        answers = self.told([wished, _words(error)])
+        if error is not None:
+            raise error
+        self._raise_first([failure for _, failure in answers], None)
+        return any(answer for answer, _ in answers)
+
+    def require_same(self, facts: Mapping[str, str], place: str) -> None:
+        """Refuse to go on if something is not the same in all processes.
+
+        Parameters
+        ----------
+        facts : mapping of str to str
+            What is compared, and in words what it is in this process.
+        place : str
+            What all are expected to do now.
+
+        Raises
+        ------
+        MismatchError
+            In all of them; it names the first difference.
+        """
+        if self.size == 1:
+            return
+        found = self.gathered(dict(facts), place)
+        for name in dict.fromkeys(name for one in found for name in one):
+            if odd := different([one.get(name) for one in found]):
+                here, there = (found[rank].get(name, f"no {name}") for rank in odd)
+                raise MismatchError(
+                    f"process {odd[0]} has {here}, but process {odd[1]} has {there}: start all processes with the same "
+                    "program and settings."
+                )
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -101,7 +161,10 @@ class AbstractTeam(ABC):
             yield
         except Exception as caught:
             error = caught
-        failures = self.told(None if error is None else f"{error}")
+        self._raise_first(self.told(_words(error)), error)
+
+    def _raise_first(self, failures: list[str | None], error: Exception | None) -> None:
+        """Raise what has failed in the first process in which anything has; this one's failure is `error`."""
         first = next((rank for rank, failure in enumerate(failures) if failure is not None), None)
         if first is None:
             return
@@ -134,6 +197,11 @@ class Alone(AbstractTeam):
         """See `AbstractTeam`."""
         return [value]
 
+    def gathered(self, value: Any, place: str) -> list[Any]:
+        """See `AbstractTeam`."""
+        del place
+        return [value]
+
     @contextmanager
     def attentive(self) -> Iterator[None]:
         """See `AbstractTeam`; Ctrl-C interrupts at once."""
@@ -152,8 +220,9 @@ ALONE = Alone()
 class Processes(AbstractTeam):
     """All processes of `torch.distributed`."""
 
-    def __init__(self) -> None:
+    def __init__(self, attendance: Attendance | None = None) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.attendance = attendance  # known only where the program has not connected by itself
         self.stopping = False
 
     def sum(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -175,14 +244,39 @@ class Processes(AbstractTeam):
 
     def told(self, value: Any) -> list[Any]:
         """See `AbstractTeam`."""
+        with self._connected():
+            return self._exchanged(value, lambda work: work.wait())
+
+    def gathered(self, value: Any, place: str) -> list[Any]:
+        """See `AbstractTeam`."""
+        here = self.attendance
+
+        def say(seconds: float) -> None:
+            if here is not None:
+                here.say(seconds, place)
+            else:
+                rendezvous.logger.warning(
+                    "process %d of %d has waited %.0f s for others to %s", self.rank, self.size, seconds, place
+                )
+
+        def wait(work: Any) -> None:
+            if rendezvous.wait(work.is_completed, say):
+                work.wait()
+
+        with self._connected():
+            if here is not None:
+                here.come()
+            return self._exchanged(value, wait)
+
+    def _exchanged(self, value: Any, wait: Callable[[Any], object]) -> list[Any]:
+        """What every process has to tell, after waiting for all of them."""
         words = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with self._connected():
-            dist.all_gather(sizes, torch.tensor([len(words)]))
-            room = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
-            room[: len(words)] = words
-            found = [torch.empty_like(room) for _ in sizes]
-            dist.all_gather(found, room)
+        wait(dist.all_gather(sizes, torch.tensor([len(words)]), async_op=True))
+        room = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
+        room[: len(words)] = words
+        found = [torch.empty_like(room) for _ in sizes]
+        dist.all_gather(found, room)
         return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(found, sizes, strict=True)]
 
     @contextmanager
@@ -239,48 +333,81 @@ def joined() -> AbstractTeam:
     if not dist.is_available():
         raise ValueError("this build of torch has no torch.distributed, which several processes need: use another one.")
     if not dist.is_initialized():
-        if not started_by_torchrun():
+        if launch.world_size() > 1:
+            _connect()
+        elif launch.is_complete():
+            return ALONE
+        else:
             raise ValueError(
                 "several processes were expected, but this one was started alone: start the program with "
                 "'torchrun --nproc-per-node K', or call torch.distributed.init_process_group before."
             )
-        _connect()
-    return ALONE if dist.get_world_size() == 1 else Processes()
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process was told of others."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    if "cpu:" not in dist.get_backend_config():
+        raise ValueError(
+            f"the process group was made with the backend {dist.get_backend()!r}, which has nothing for the CPU: make "
+            "it with torch.distributed.init_process_group('cpu:gloo,cuda:nccl')."
+        )
+    return ALONE if dist.get_world_size() == 1 else Processes(_connection.get("attendance"))
 
 
 def started() -> AbstractTeam:
-    """The processes that torchrun has started; this one alone if it has not."""
-    return joined() if started_by_torchrun() else ALONE
+    """The processes that torchrun has started; this one alone if it has not.
+
+    Raises
+    ------
+    ValueError
+        If the environment tells of others, but not where they are.
+    ConnectionError
+        If the others are out of reach.
+    """
+    return joined() if launch.world_size() > 1 else ALONE
+
+
+def different(values: list[Any]) -> tuple[int, int] | None:
+    """The first process whose value is not the most common one, and the first that has this; None if all are alike.
+
+    Examples
+    --------
+    >>> different([1, 1, 2]), different([2, 1, 1]), different([1, 2]), different([1, 1])
+    ((2, 0), (0, 1), (1, 0), None)
+    """
+    ((common, count),) = Counter(values).most_common(1)
+    if count == len(values):
+        return None
+    return next(rank for rank, value in enumerate(values) if value != common), values.index(common)
+
+
+_connection: dict[str, Attendance] = {}
+"""What the group is known by that was made here; torch keeps the group itself."""
 
 
 def _connect() -> None:
     backend = "gloo"
     if torch.cuda.is_available():
         # Each process of a machine has a device of its own
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(launch.local_rank() % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    # After a restart the addresses of processes that are gone may still lie where the new ones look for each other
-    attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
-        store, rank, size = next(rendezvous("env://"))
-        store = dist.PrefixStore(attempt, store)  # pyright: ignore[reportPrivateImportUsage]
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-    except (RuntimeError, ValueError) as error:
+        here = rendezvous.meet()
+        dist.init_process_group(backend, store=here.store, rank=here.rank, world_size=here.size)
+    except RuntimeError as error:
         raise ConnectionError(
             f"this process has not found the others ({str(error).splitlines()[0]}); check that all were started and "
             "that MASTER_ADDR and MASTER_PORT can be reached from here"
         ) from None
+    _connection["attendance"] = here
     atexit.register(_disconnect)
 
 
 def _disconnect() -> None:
+    _connection.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _words(error: Exception | None) -> str | None:
+    """What an error says; its name if it says nothing."""
+    return None if error is None else str(error) or type(error).__name__
 
 
 def _flag(wish: bool, like: Tensor) -> Tensor:
