@@ -145,9 +145,13 @@ def test_others_are_not_overwritten(tmp_path):
         ({"tol": 0.5}, FEW, r"is of another run: its tol is 0\.01, and here it is 0\.5"),
         ({"n_components": 9}, FEW, "its n_components is 10, and here it is 9"),
         ({"random_state": 3}, FEW, "its random_state is 0, and here it is 3"),
-        ({"cache": "none"}, FEW, "its kept is True, and here it is False"),
-        ({}, FEW[:-1], "its data is"),
-        ({}, FEW + 1e-3, "its data is"),
+        ({"cache": "none"}, FEW, "its cache is 'kept', and here it is 'none'"),
+        ({"annealing": lambda _: (2.0, 1.0)}, FEW, "its annealing is None, and here it is '1000 steps"),
+        ({}, FEW[:-1], "its number of rows is 600, and here it is 599"),
+        ({}, FEW[:, :-1], "its number of columns is 25, and here it is 24"),
+        ({}, FEW.astype("float32"), "its dtype of the data is 'float64', and here it is 'float32'"),
+        ({}, FEW + 1e-3, "its root mean square of the data is"),
+        ({}, FEW[:, ::-1], "its checksum of the first 1,024 rows is"),
     ],
 )
 def test_those_of_another_run_are_refused(options, data, message, tmp_path):
@@ -185,7 +189,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds a model, expected a checkpoint"):
         SparseCoding(**QUICK, checkpoint=tmp_path, resume=True).fit(FEW)
     storage.save(tmp_path / "checkpoint-00000001.safetensors", {}, {}, kind="checkpoint")
-    with pytest.raises(ValueError, match="is of another run: its version is None"):
+    with pytest.raises(ValueError, match="is of another run: its number of processes is None"):
         SparseCoding(**QUICK, checkpoint=tmp_path, resume=True).fit(FEW)
 
 

@@ -360,19 +360,31 @@ class TestWholeFits:
         assert [model.interrupted_ for model in models] == [True] * 3
         assert {model.n_iter_ for model in models} == {2}
 
-    def refused(self, size, give, **options):
-        """What each thread says."""
+    def refused(self, size, give, of=lambda _: {}, **options):
+        """What each thread says, which may have options of its own."""
         said = [None] * size
 
         def work(members):
             self.local.team = members
+            given = {"n_components": 10, "random_state": 0} | options | of(members.rank)
             try:
-                SparseCoding(10, random_state=0, **options).fit(give(members))
+                SparseCoding(**given).fit(give(members))
             except (ValueError, TypeError, ElsewhereError) as error:
                 said[members.rank] = str(error)
 
         together(size, work)
         return said
+
+    def test_a_callback_that_fails_in_one_fails_in_all(self):
+        def of(rank):
+            def fail(progress):
+                raise ValueError("no room on the screen")
+
+            return {"callback": fail} if rank == 1 else {}
+
+        said = self.refused(3, lambda _: BARS, of, distributed="same")
+        assert said[1] == "no room on the screen"
+        assert said[0] == said[2] == "process 1 of 3: no room on the screen"
 
     def test_what_is_wrong_with_one_share_is_told_by_all(self):
         def give(members):
@@ -385,7 +397,7 @@ class TestWholeFits:
     def test_rows_of_other_lengths_are_refused(self):
         (first, second) = self.refused(2, lambda members: BARS[:, : 9 - members.rank], distributed="own")
         assert first == second
-        assert re.search("8 columns of float64 in process 1, but 9 of float64 in process 0", first)
+        assert re.search("8 columns of float64 in process 1, but 9 columns of float64 in process 0", first)
 
     def test_infinities_are_named_by_their_row_among_all(self):
         def give(members):
@@ -442,6 +454,40 @@ class TestWholeFits:
             np.testing.assert_array_equal(model.lower_bounds_, wanted.lower_bounds_)
 
     @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    @pytest.mark.parametrize(("before", "now", "sweeps"), [(1, 2, 2), (2, 1, 4), (2, 3, 2), (3, 2, 4)])
+    def test_a_run_of_other_processes_is_not_gone_on_with(self, before, now, sweeps, tmp_path):
+        options = self.KEPT | {"checkpoint": tmp_path, "checkpoint_every": 0, "posterior": "full"}
+        self.fit(before, lambda _: BARS, callback=lambda told: told.sweep == sweeps, **options)
+        kept = sorted(tmp_path.iterdir())
+        assert kept
+        one, other = ("1 process" if count == 1 else f"{count} processes" for count in (before, now))
+        for words in self.refused(now, lambda _: BARS, resume=True, **options):
+            assert f"were written by {one}, and this run has {other}: start as many as before" in words
+        assert {*kept} <= {*tmp_path.iterdir()}
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    def test_checkpoints_of_other_processes_are_seen_in_folders_of_their_own(self, tmp_path):
+        options = self.stopped(tmp_path)
+        for path in tmp_path.glob("checkpoint-????????.[sp]*"):  # of the first process, on its own machine
+            path.unlink()
+        for words in self.refused(1, lambda _: BARS, **options):
+            assert "were written by 2 processes, and this run has 1 process" in words
+        for words in self.refused(1, lambda _: BARS, **options | {"resume": False}):
+            assert "holds checkpoints of an earlier run" in words
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+    def test_a_process_without_the_number_of_the_others_is_named(self, tmp_path):
+        options = self.stopped(tmp_path)
+        for path in (*tmp_path.glob("*3.1.*"), *tmp_path.glob("*4.[sp]*")):
+            path.unlink()
+        for path in tmp_path.glob("*3.[sp]*"):
+            path.rename(tmp_path / path.name.replace("3", "2"))
+        before = sorted(tmp_path.iterdir())
+        for words in self.refused(2, lambda _: BARS, **options):
+            assert "has no checkpoint 2 of process 1" in words
+        assert sorted(tmp_path.iterdir()) == before
+
+    @pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
     def test_a_process_without_its_checkpoints_is_named(self, tmp_path):
         options = self.stopped(tmp_path)
         for path in tmp_path.glob("*.1.safetensors"):
@@ -472,14 +518,23 @@ def test_alone_there_is_nobody_to_join(monkeypatch):
 
 
 def test_others_that_cannot_be_reached_are_told_of(monkeypatch):
-    def lost(url):
-        raise RuntimeError(f"{url}: connection refused")
+    def lost():
+        raise RuntimeError("port 1: already in use\nmore")
 
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(team, "rendezvous", lost)
-    with pytest.raises(ConnectionError, match=r"has not found the others .env://: connection refused.; check"):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(team.rendezvous, "meet", lost)
+    with pytest.raises(ConnectionError, match=r"has not found the others .port 1: already in use.; check"):
         team.started()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert team.started() is team.joined() is ALONE
+
+
+def test_a_group_without_a_backend_for_the_cpu_is_refused(monkeypatch):
+    for name, answer in {"is_initialized": True, "get_backend_config": "cuda:nccl", "get_backend": "nccl"}.items():
+        monkeypatch.setattr(team.dist, name, lambda answer=answer: answer)
+    with pytest.raises(ValueError, match=r"backend 'nccl', which has nothing for the CPU: make it with .*cpu:gloo"):
+        team.joined()
 
 
 def test_what_fails_in_one_fails_in_all():
@@ -490,5 +545,5 @@ def test_what_fails_in_one_fails_in_all():
 
     with pytest.raises((OSError, ElsewhereError), match="no room"):
         together(3, work)
-    assert together(3, lambda members: members.any(members.rank == 1)) == [True] * 3
+    assert together(3, lambda members: members.any(lambda: members.rank == 1)) == [True] * 3
     assert isinstance(Threads(0, 1, None, [None]), team.AbstractTeam)

@@ -16,6 +16,7 @@ import re
 import reprlib
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -33,6 +34,7 @@ from sparsentropy.team import ALONE, AbstractTeam
 
 KEPT = 2
 KIND = "checkpoint"
+PROCESSES = "number of processes"  # in the identity of a run
 NAME = re.compile(r"checkpoint-(\d{8})(?:\.(\d+))?\.safetensors")
 
 
@@ -149,6 +151,8 @@ class Checkpoints:
         OSError, ValueError
             If the newest checkpoint is damaged, or is one of another run.
         """
+        with self.team.together():
+            self._check_writers()
         numbers = self.team.told(_newest(self.listed()))
         number = min(numbers)
         if number == 0 and max(numbers) > 1:
@@ -156,17 +160,36 @@ class Checkpoints:
                 f"process {numbers.index(0)} of {self.team.size} finds no checkpoints of its own in {self.folder}, but "
                 "others do: each process needs those that it wrote"
             )
+        with self.team.together():
+            place = self._read(number, device) if number else None
         # Some may have written one more before all were stopped
         for path in self.listed():
             if int(_parts(path)[1]) > number:
                 _remove(path)
-        with self.team.together():
-            return self._read(device)
+        return place
 
-    def _read(self, device: torch.device) -> Place | None:
-        found = self.listed()
-        if not found:
-            return None
+    def _check_writers(self) -> None:
+        """Refuse checkpoints of more or fewer processes."""
+        size, found = self.team.size, None
+        for path in self.listed()[-1:]:
+            with suppress(OSError, ValueError):  # a damaged one is told of when it is read
+                identity = storage.load(path, kind=KIND)[1].get("identity")
+                found = identity.get(PROCESSES) if isinstance(identity, dict) else None
+        least = max((int(_parts(path)[2] or 0) + 1 for path in listed(self.folder)), default=0)
+        written = found if type(found) is int and found != size else least if least > size else size
+        if written != size:
+            one, other = ("1 process" if count == 1 else f"{count} processes" for count in (written, size))
+            raise ValueError(
+                f"the checkpoints in {self.folder} were written by {one}, and this run has {other}: start as many as "
+                "before, or give another folder"
+            )
+
+    def _read(self, number: int, device: torch.device) -> Place:
+        found = [path for path in self.listed() if int(_parts(path)[1]) <= number]
+        if not found or int(_parts(found[-1])[1]) != number:
+            raise ValueError(
+                f"{self.folder} has no checkpoint {number} of process {self.team.rank}, but one of every other process"
+            )
         try:
             return read(found[-1], self.identity, device)
         except ValueError as error:

@@ -243,6 +243,17 @@ def check_amortized(kind: str, encoder: str) -> None:
         )
 
 
+def check_stream(model: Any) -> None:
+    """Whether a model can learn from a stream, each batch of which is seen once."""
+    if model.inference == "amortized" and model.encoder != "unrolled":
+        raise ValueError(f"partial_fit needs encoder='unrolled', which follows the data; got {model.encoder!r}.")
+    if model.learning == "minibatch" or getattr(model, "_statistics", model) is None:
+        raise ValueError(
+            "partial_fit needs sums over all pairs of atoms, which minibatches do without: set learning='sweeps' "
+            "for a new model, or give fit all data, which may be a generator or a memory map."
+        )
+
+
 def check_minibatch(model: Any) -> None:
     """Whether all else that is asked for goes with minibatches."""
     others = {"inference": "iterative", "annealing": None}

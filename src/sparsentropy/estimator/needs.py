@@ -5,13 +5,12 @@ refused early. Which way of learning is meant by 'auto' is decided here too, by 
 parameters are learned from in the same way on every machine.
 """
 
-import os
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sparsentropy import fitting, inputs, memory, rows
+from sparsentropy import fitting, inputs, launch, memory, rows
 from sparsentropy.estimator import sharing
 from sparsentropy.learning import Cache, most_atoms
 
@@ -64,8 +63,11 @@ def plan(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
     return replace(found, learning=learning)
 
 
-def checked(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | None:
+def checked(model: Any, X: Any, aside: float, learning: str, before: memory.Plan | None = None) -> memory.Plan | None:
     """The plan, if there is memory enough for it; every process of a team hears if one has too little.
+
+    Where it was found before it stays; all processes of a team come here all the same, since others may not know
+    theirs yet.
 
     Raises
     ------
@@ -75,6 +77,8 @@ def checked(model: Any, X: Any, aside: float, learning: str) -> memory.Plan | No
         If parameters cannot be used.
     """
     with sharing.team_of(model.distributed).together():
+        if before is not None:
+            return before
         inputs.check_parameters(model)
         inputs.resolve_dtype(model.dtype, np.dtype(float))
         found = plan(model, X, aside, learning)
@@ -102,7 +106,7 @@ def free(model: Any) -> int | None:
     found = memory.available(device)
     if found is None or model.distributed is None or device.type != "cpu":
         return found
-    return found // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return found // launch.local_world_size()
 
 
 def cache(model: Any, x: rows.AbstractRows, plan: memory.Plan) -> Cache:
@@ -112,7 +116,7 @@ def cache(model: Any, x: rows.AbstractRows, plan: memory.Plan) -> Cache:
         return Cache("none")
     if place == "auto":
         place = "disk" if x.here > x.affordable(plan.kept) else "memory"
-    if place == "disk":
-        with x.team.together():  # those before a sweep, and those after it
+    with x.team.together():  # all of them: others may keep theirs in memory
+        if place == "disk":  # those before a sweep, and those after it
             inputs.check_space(folder, 2 * x.here * plan.kept * x.dtype.itemsize)
     return Cache(place, folder, plan.low_memory)

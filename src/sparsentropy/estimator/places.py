@@ -8,29 +8,13 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sparsentropy.checkpoints import Checkpoints, Place
+from sparsentropy.checkpoints import PROCESSES, Checkpoints, Place, listed
+from sparsentropy.estimator.agreement import settings_of
 from sparsentropy.rows import AbstractRows, bytes_of
 
-DECISIVE = (
-    "n_components",
-    "learning",
-    "posterior",
-    "rank",
-    "inference",
-    "encoder",
-    "refine",
-    "max_iter",
-    "tol",
-    "batch_size",
-    "n_init",
-    "validation_fraction",
-    "low_memory",
-    "dtype",
-)
 SAMPLE = 1024  # rows that stand for the data
 
 
@@ -65,7 +49,7 @@ def opened(
     checkpoints = Checkpoints(Path(folder), every, _identity(x, parameters), x.team)
     try:
         with x.team.together():
-            if not resume and checkpoints.listed():
+            if not resume and listed(checkpoints.folder):  # of any process
                 raise ValueError(
                     f"{folder} holds checkpoints of an earlier run: go on from there with resume=True, or give another "
                     "folder"
@@ -76,13 +60,15 @@ def opened(
 
 
 def _identity(x: AbstractRows, parameters: dict[str, Any]) -> dict[str, Any]:
-    annealing, seed = parameters["annealing"], parameters["random_state"]
+    """By the words in which a difference is told."""
     first = bytes_of(next(x.split(SAMPLE)).cpu().contiguous().numpy())
     return {
-        "version": version("sparsentropy"),
-        "data": [*x.shape, str(x.dtype), x.typical_size(), hashlib.sha256(first).hexdigest()[:16]],
-        "annealing": annealing if annealing is None or isinstance(annealing, str) else type(annealing).__name__,
-        "random_state": int(seed) if isinstance(seed, int) else None,
-        "kept": parameters["cache"] != "none",
-        "process": [x.team.rank, x.team.size],
-    } | {name: parameters[name] for name in DECISIVE}
+        PROCESSES: x.team.size,
+        "number of the process": x.team.rank,
+        **settings_of(parameters),
+        "number of rows": x.shape[0],
+        "number of columns": x.shape[1],
+        "dtype of the data": str(x.dtype).removeprefix("torch."),
+        "typical size of the data": x.typical_size(),
+        f"checksum of the first {SAMPLE:,} rows": hashlib.sha256(first).hexdigest()[:16],
+    }

@@ -7,12 +7,8 @@ be known of all data before learning is put together from what each process has 
 import itertools
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from sparsentropy import inputs, rows
-from sparsentropy.rows import AbstractRows, AbstractSource, Between, Shared, Survey
+from sparsentropy.rows import AbstractRows, AbstractSource, Shared
 from sparsentropy.team import ALONE, AbstractTeam, joined
 
 GIVEN = ("same", "own")
@@ -70,45 +66,19 @@ def share(n: int, team: AbstractTeam, distributed: str | None, batch: int) -> ra
     return rows.share(n, team, batch)
 
 
-def survey_of(given: Tensor | AbstractSource, own: range) -> Survey:
-    """What the own rows are like."""
-    if isinstance(given, Tensor):
-        return Survey.of(given[own.start : own.stop].cpu().numpy())
-    if not own:
-        return Survey.of(np.empty((0, given.shape[1]), given.dtype))
-    return Survey.over(rows.pieces(Between(given, own.start, own.stop)))
-
-
-def pooled(survey: Survey, dtype: torch.dtype, team: AbstractTeam) -> Survey:
-    """What all data are like.
-
-    Raises
-    ------
-    ValueError
-        If those of one process are of another kind than those of the first.
-    """
-    kinds = team.told([len(survey.known), str(dtype).removeprefix("torch.")])
-    for rank, kind in enumerate(kinds):
-        if kind != kinds[0]:
-            raise ValueError(
-                f"X has {kind[0]} columns of {kind[1]} in process {rank}, but {kinds[0][0]} of {kinds[0][1]} in "
-                "process 0: give all processes rows of the same kind."
-            )
-    return survey.pooled(team)
-
-
 def shared(
     mine: AbstractRows,
     everything: AbstractRows | None,
     own: range,
     team: AbstractTeam,
-    square: float,
+    typical: float,
     gaps: bool,
     batch: int,
 ) -> AbstractRows:
     """The rows of this process among those of all; `everything` if these were given to it, of which `own` are its."""
     if team.size == 1:
         return mine
+    joined = Shared.joined(mine, team, typical, gaps=gaps)
     if everything is None:
-        return Shared.joined(mine, team, square, gaps=gaps)
-    return Shared(mine, team, len(everything), own, square, gaps, everything, batch)
+        return joined
+    return Shared(mine, team, len(everything), own, typical, gaps, everything, batch, joined.stored)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Self, final
 
 from sparsentropy import fitting, inputs
-from sparsentropy.estimator import needs
+from sparsentropy.estimator import agreement, needs, sharing
 from sparsentropy.estimator.training import FIRST_BATCH_SWEEPS, AbstractTraining
 from sparsentropy.learning import Schedule
 
@@ -224,6 +224,7 @@ class SparseCoding(AbstractTraining):
         """
         del y
         with inputs.unchanged_on_failure(self):
+            agreement.require_same_call(self, "fit", sharing.team_of(self.distributed))
             self._from_scratch(X, self.max_iter, self.validation_fraction)
         made = self.n_iter_ if self._statistics is not None else self.max_iter  # of rounds not all are told
         unfinished = None if self.converged_ else fitting.unfinished(made, self.max_iter, self.tol, self._dtype)
@@ -250,13 +251,8 @@ class SparseCoding(AbstractTraining):
             If data or parameters cannot be used, an encoder among them that would have to be trained on all data.
         """
         del y
-        if self.inference == "amortized" and self.encoder != "unrolled":
-            raise ValueError(f"partial_fit needs encoder='unrolled', which follows the data; got {self.encoder!r}.")
-        if self.learning == "minibatch" or getattr(self, "_statistics", self) is None:
-            raise ValueError(
-                "partial_fit needs sums over all pairs of atoms, which minibatches do without: set learning='sweeps' "
-                "for a new model, or give fit all data, which may be a generator or a memory map."
-            )
+        agreement.require_same_call(self, "partial_fit", sharing.team_of(self.distributed))
+        inputs.check_stream(self)
         with inputs.unchanged_on_failure(self):
             if hasattr(self, "components_"):
                 return self._next_part(X)

@@ -16,7 +16,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sparsentropy import arithmetic, fitting, inputs, memory, rows
-from sparsentropy.estimator import needs, places, sharing, streaming
+from sparsentropy.estimator import agreement, needs, places, sharing, streaming
 from sparsentropy.estimator.fitted import AbstractFitted
 from sparsentropy.estimator.inferring import numpy_of
 from sparsentropy.inference import (
@@ -72,7 +72,9 @@ class AbstractTraining(AbstractFitted, ABC):
         with team.together():
             solver, x = self._solver(), self._scaled_data(X)
             own = sharing.share(len(x), team, self.distributed, batch=1)
-            x = x[own.start : own.stop]
+            _, facts = agreement.looked_at(self, x, x.dtype, own, 1, team)
+        agreement.require_same_data(facts, team)
+        x = x[own.start : own.stop]
         past = self._statistics.to(x.device)
         step = streaming.step(x, solver, self._parameters(x.dtype, x.device), past, seen, team)
         self._left_out = 0 if step.sweep else getattr(self, "_left_out", 0) + step.unlike
@@ -128,8 +130,9 @@ class AbstractTraining(AbstractFitted, ABC):
             batch = inputs.check_batch_size(self.batch_size) or memory.SWEEP_ROWS
             given, dtype = self._given(X, team)
             own = sharing.share(len(given), team, self.distributed, batch)
-            survey = sharing.survey_of(given, own)
-        survey = sharing.pooled(survey, dtype, team)
+            survey, facts = agreement.looked_at(self, given, dtype, own, batch, team)
+        agreement.require_same_data(facts, team)
+        survey = survey.pooled(team)
         with team.together():
             if not isinstance(given, torch.Tensor):  # which was checked before it got this type
                 inputs.check_finite(survey)
@@ -158,7 +161,7 @@ class AbstractTraining(AbstractFitted, ABC):
     def _from_scratch(self, X: Any, max_iter: int, aside: float = 0.0, learning: str | None = None) -> Self:
         early = needs.checked(self, X, aside, learning or self.learning)
         x, unit = self._training_data(X, aside)
-        plan = early or needs.checked(self, x, aside, learning or self.learning)
+        plan = needs.checked(self, x, aside, learning or self.learning, early)
         assert plan, "rows have a shape"
         h = self.n_components or suitable_number(x, torch.Generator().manual_seed(0))
         size = default_batch(plan.d) if plan.learning == "minibatch" else memory.SWEEP_ROWS

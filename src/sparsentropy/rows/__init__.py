@@ -8,7 +8,7 @@ batches is written to a temporary file first, and is then like any other file.
 from sparsentropy.rows.abstract import AbstractRows, drawn
 from sparsentropy.rows.in_memory import InMemory, of
 from sparsentropy.rows.scratch import Scratch, bytes_of, read_at
-from sparsentropy.rows.shared import Shared, share
+from sparsentropy.rows.shared import Shared, share, share_of
 from sparsentropy.rows.sources import (
     AbstractSource,
     Between,
@@ -52,6 +52,7 @@ __all__ = [
     "read_at",
     "read_batches",
     "share",
+    "share_of",
     "source_of",
     "spool",
     "unmasked",

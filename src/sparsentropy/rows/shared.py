@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsentropy.rows.abstract import AbstractRows
 from sparsentropy.rows.in_memory import InMemory
+from sparsentropy.rows.stored import Stored, affordable
 from sparsentropy.team import AbstractTeam
 
 
@@ -38,6 +39,8 @@ class Shared(AbstractRows):
         The rows of all processes, where this one can read them.
     batch : int
         Shares are then made of so many rows.
+    stored : bool
+        Whether the own rows of any process stay on a disk: all go the same way then.
     """
 
     own: AbstractRows
@@ -48,13 +51,16 @@ class Shared(AbstractRows):
     gaps: bool
     everything: AbstractRows | None = None
     batch: int = 1
+    stored: bool = False
 
     @classmethod
     def joined(cls, own: AbstractRows, team: AbstractTeam, typical: float, *, gaps: bool) -> "Shared":
         """The rows of one process, after those of the processes before it."""
-        counts = team.told(len(own))
+        told = team.told([len(own), isinstance(own, Stored)])
+        counts = [count for count, _ in told]
         begin = sum(counts[: team.rank])
-        return cls(own, team, sum(counts), range(begin, begin + len(own)), typical, gaps)
+        places = range(begin, begin + len(own))
+        return cls(own, team, sum(counts), places, typical, gaps, stored=any(stored for _, stored in told))
 
     @property
     def team(self) -> AbstractTeam:
@@ -99,7 +105,7 @@ class Shared(AbstractRows):
 
         Rows that are not in memory are shuffled within each process, since a disk reads in long runs.
         """
-        if not isinstance(self.own, InMemory):
+        if self.stored:
             return self._shuffled_apart(size, generator)
         order = torch.randperm(self.n, generator=generator, device=generator.device)
         return (self._own(index) for index in order.split(size))
@@ -123,7 +129,8 @@ class Shared(AbstractRows):
         places = (
             share(len(index), self.team, self.batch) if self.everything else self._found(index)[1].nonzero().ravel()
         )
-        return replace(self, own=InMemory(self.take(index)), n=len(index), places=places, everything=None)
+        own = InMemory(self.take(index))
+        return replace(self, own=own, n=len(index), places=places, everything=None, stored=False)
 
     def without(self, index: Tensor) -> "Shared":
         """See `AbstractRows`."""
@@ -143,7 +150,7 @@ class Shared(AbstractRows):
 
     def affordable(self, numbers: int) -> int:
         """See `AbstractRows`; of stored rows as many as one process could hold, which decides what is learned from."""
-        return self.n if isinstance(self.own, InMemory) else self.own.affordable(numbers)
+        return affordable(numbers, self.dtype) if self.stored else self.n
 
     def first(self, size: int) -> Tensor:
         """See `AbstractRows`; perhaps none."""
@@ -180,6 +187,17 @@ def share(n: int, team: AbstractTeam, batch: int = 1) -> range:
     >>> share(10, ALONE)
     range(0, 10)
     """
+    return share_of(n, team.rank, team.size, batch)
+
+
+def share_of(n: int, rank: int, size: int, batch: int = 1) -> range:
+    """The same for any of `size` processes.
+
+    Examples
+    --------
+    >>> [share_of(10, rank, 3) for rank in range(3)]
+    [range(0, 3), range(3, 6), range(6, 10)]
+    """
     batches = -(-n // batch)
-    begin, end = (rank * batches // team.size * batch for rank in (team.rank, team.rank + 1))
+    begin, end = (number * batches // size * batch for number in (rank, rank + 1))
     return range(min(begin, n), min(end, n))

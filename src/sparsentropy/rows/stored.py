@@ -95,7 +95,7 @@ class Stored(AbstractRows):
 
     def affordable(self, numbers: int) -> int:
         """See `AbstractRows`."""
-        return MEMORY // (max(1, numbers) * self.dtype.itemsize)
+        return affordable(numbers, self.dtype)
 
     def _pieces(self, size: int) -> list[tuple[int, int]]:
         """Of the source, each but the last a whole number of batches."""
@@ -110,3 +110,14 @@ class Stored(AbstractRows):
         found = torch.from_numpy(np.ascontiguousarray(rows, rows.dtype.newbyteorder("=")))
         found = found.to(self.device, self.dtype)
         return found if self.unit == 1.0 else found.div_(self.unit)
+
+
+def affordable(numbers: int, dtype: torch.dtype) -> int:
+    """How many rows can be held, each of which takes so many numbers.
+
+    Examples
+    --------
+    >>> affordable(64, torch.float64)
+    524288
+    """
+    return MEMORY // (max(1, numbers) * dtype.itemsize)
