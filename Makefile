@@ -1,4 +1,6 @@
-# `make demo`, `make test` and `make docs` set up everything they need in .venv; nothing else is touched.
+# `make demo`, `make test` and `make docs` set up everything they need in .venv; nothing else is touched. Another Python,
+# in an environment of its own:
+#     make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +10,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 #     make test TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= auto
 TORCH_CPU ?= torch==2.13.0+cpu
+# The lowest releases of all dependencies, in an environment of their own
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= python3.11
+LOWEST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,agreement bad_input checkpoints cli columns datasets_download \
+	datasets_images datasets_patches datasets_synthetic datasets_tables datasets_whitening docs faults imaging inputs \
+	inpainting large large_images launch metrics module out_of_core packaging plotting processes properties rendezvous \
+	report rows storage untrusted))
 
-.PHONY: demo test lint format bench docs clean
+.PHONY: demo test lowest lint format bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sparsentropy demo --out demo-run
@@ -18,10 +27,14 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
+# Whether the lower bounds in pyproject.toml are true: what uses other packages, with the lowest release of each.
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(LOWEST_TESTS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
@@ -37,7 +50,7 @@ docs: $(VENV)/.docs
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf $(VENV) demo-run docs/_build docs/_generated docs/gallery docs/api/generated
+	rm -rf $(VENV) $(LOWEST) demo-run docs/_build docs/_generated docs/gallery docs/api/generated
 
 $(VENV)/.docs: pyproject.toml $(VENV)/.installed
 	$(PIP) install --quiet --editable '.[docs]'
@@ -61,4 +74,17 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+# The CPU build of the lowest torch, where the index offers it; what pip downloads otherwise is several gigabytes
+$(LOWEST)/.installed: pyproject.toml .ci/lowest.py
+	rm -rf $(LOWEST)
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST_PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet \
+			"$$(grep '^torch==' $(LOWEST)/lowest.txt)+cpu" 2>/dev/null \
+		|| echo 'no CPU build of the lowest torch on this index; installing the default one (several GB)'
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --editable .
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check check
 	@touch $@

@@ -145,7 +145,7 @@ def changed(row, value):
         (changed(499, np.nextafter(BARS[499, -1], 9)), "other values in process 1 than in process 0, in rows 320 to 4"),
         (changed(130, np.nan), "X has other values in process 1 than in process 0, in rows 128 to 319"),
         (BARS[::-1].copy(), "X has other values in process 1 than in process"),
-        (np.roll(BARS, 1, axis=1), "or each rows of its own with distributed='own'."),
+        (np.roll(BARS, 1, axis=1), "same data (with distributed='own' each may have rows of its own)."),
     ],
 )
 @pytest.mark.parametrize("stored", [False, True], ids=["memory", "disk"])

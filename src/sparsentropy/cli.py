@@ -115,9 +115,10 @@ def _team(context: typer.Context) -> "AbstractTeam":
     team, command = started(), context.command
     facts = {"command": f"the command {context.info_name}"}
     for one in command.params:
-        value = context.params.get(one.name or "")
+        value, name = context.params.get(one.name or ""), one.opts[-1]
         if one.name not in _OWN:
-            facts[one.opts[-1]] = f"{one.opts[-1]} {getattr(value, 'value', value)}"
+            shown = name if value is True else f"{name} {getattr(value, 'value', value)}"
+            facts[name] = f"no {name}" if value is None or value is False else shown
     team.require_same(facts, f"start {context.info_name}")
     return team
 

@@ -20,6 +20,7 @@ from sparsentropy import launch
 NOTICE = 30.0  # seconds until a process says for whom it waits, and from one time to the next
 LONGEST = 1800.0  # seconds until it gives up: what torch waits by default
 CONNECT = 5.0  # seconds for one try to reach the first process
+ANSWER = timedelta(minutes=5)  # for the store to answer, once it has been reached
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def meet() -> Attendance:
     if not is_first and not wait(is_reachable, say_unreachable):
         raise ConnectionError(_given_up(rank, size, f"process 0 at {host}:{port}"))
     store: Any = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
-        host, port, is_master=is_first, timeout=timedelta(seconds=LONGEST), wait_for_workers=False, multi_tenant=True
+        host, port, is_master=is_first, timeout=ANSWER, wait_for_workers=False, multi_tenant=True
     )
     # After a restart the addresses of processes that are gone may still lie where the new ones look for each other
     attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} of {size}"

@@ -151,7 +151,7 @@ def require_same_data(facts: dict[str, Any], team: AbstractTeam) -> None:
     if team.size == 1:
         return
     found = team.told(facts)
-    same = "give all processes the same data, or each rows of its own with distributed='own'."
+    same = "give all processes the same data (with distributed='own' each may have rows of its own)."
     advice = {
         "rows": same,
         "kind": "give all processes rows of the same kind.",
