@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from sklearn.exceptions import ConvergenceWarning
 
-from sparsentropy import SparseCoding
+from sparsentropy import SparseCoding, rendezvous
 from sparsentropy.datasets import make_bars
 from sparsentropy.learning import gradient
 
@@ -96,6 +97,26 @@ def wrong(folder):
         SparseCoding(2, distributed="own").fit(x)
     except Exception as error:
         (folder / f"wrong {RANK}.json").write_text(json.dumps([type(error).__name__, str(error)]))
+
+
+def mismatched(folder):
+    """What differs in the last process is told by all; it also comes late, and then all goes well."""
+    odd = RANK == SIZE - 1
+    said, messages = [], []
+    for other in ({"posterior": "full"}, {"n_components": 9}, {"tol": 0.5}, {"checkpoint": folder / "c"}):
+        try:
+            SparseCoding(**{"n_components": 10, "distributed": "same"} | (other if odd else {})).fit(BARS)
+        except ValueError as error:
+            said.append(str(error))
+    try:
+        SparseCoding(10, distributed="same").fit(BARS + 1e-12 if odd else BARS)
+    except ValueError as error:
+        said.append(str(error))
+    rendezvous.NOTICE = 0.2
+    rendezvous.logger.addFilter(lambda record: messages.append(record.getMessage()))
+    time.sleep(1 if odd else 0)
+    fits(folder, "full")
+    (folder / f"mismatched {RANK}.json").write_text(json.dumps([said, messages[:1]]))
 
 
 def connected(folder):

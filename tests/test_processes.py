@@ -54,7 +54,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_as_many_processes_as_you_like_learn_the_model_of_one(count, alone, tmp_path):
-    work = ["fits", "unrolled", "interrupted", "wrong"] if count == 2 else ["full"]
+    work = ["fits", "unrolled", "interrupted", "wrong", "mismatched"] if count == 2 else ["full"]
     done = torchrun(count, HERE / "processes.py", tmp_path, *work)
     assert done.returncode == 0, done.stderr
     for name in processes.FITS if count == 2 else ["full"]:
@@ -69,6 +69,16 @@ def test_as_many_processes_as_you_like_learn_the_model_of_one(count, alone, tmp_
     kinds, words = zip(*(json.loads((tmp_path / f"wrong {rank}.json").read_text()) for rank in range(2)), strict=True)
     assert kinds == ("ElsewhereError", "ValueError")
     assert words[0] == f"process 1 of 2: {words[1]}"
+    (said, waited), (again, _) = (json.loads((tmp_path / f"mismatched {rank}.json").read_text()) for rank in range(2))
+    assert said == again
+    assert [re.search("process 1 (?:has )?(.*?)(?:, but|,)", words)[1] for words in said] == [
+        "posterior='full'",
+        "n_components=9",
+        "tol=0.5",
+        "a checkpoint folder",
+        "than in process 0",
+    ]
+    assert re.fullmatch(r"process 0 of 2 has waited \d s for process 1 to call fit", waited[0])
 
 
 def test_a_program_that_connected_by_itself_can_let_go_of_the_group(tmp_path):
@@ -118,6 +128,19 @@ def test_a_mistake_is_one_error_of_all_processes(tmp_path):
     assert done.returncode != 0
     (line,) = errors(done)
     assert "nothing.npy does not exist" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_options_of_one_process_are_one_error_of_all(table, tmp_path):
+    (tmp_path / "other.py").write_text(
+        "import os, sys\n"
+        "from sparsentropy import cli\n"
+        "cli.app(sys.argv[1:] + ['--held-out', '0.2'] * (os.environ['RANK'] == '1'))\n"
+    )
+    done = torchrun(2, tmp_path / "other.py", "fit", table, "--out", tmp_path / "run", "--components", 5)
+    assert done.returncode != 0
+    (line,) = errors(done)
+    assert line.startswith("error: process 1 has --held-out 0.2, but process 0 has --held-out 0.1: start all")
     assert not (tmp_path / "run").exists()
 
 
