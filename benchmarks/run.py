@@ -35,6 +35,7 @@ PARTS = (
     "scaling",
     "stored",
     "together",
+    "rounding",
     "kills",
     "wide",
     "cases",

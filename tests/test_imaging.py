@@ -97,7 +97,7 @@ def test_what_smooth_cosines_leave_of_a_patch_is_what_least_squares_leaves():
     order, basis = ragged._smoothest_first(6), []
     for x, seen in zip(patches, known, strict=True):
         fitted = max(n * (n + 1) // 2 for n in range(8) if n * (n + 1) // 2 <= seen.sum() / 2)
-        _, rest, *_ = np.linalg.lstsq(order[seen, :fitted], x[seen])
+        _, rest, *_ = np.linalg.lstsq(order[seen, :fitted], x[seen], rcond=None)
         basis.append((float(rest[0]) / (seen.sum() - fitted), int(seen.sum() - fitted)))
     assert np.allclose(sorted(zip(energy, degrees, strict=True)), sorted(basis))
     assert np.allclose(order.T @ order, np.eye(36))
