@@ -113,11 +113,12 @@ def test_a_stream_whose_unit_changes_for_good_is_learned_anew():
     assert model.score(NEW) > streamed(then).score(NEW) - 0.05
 
 
-def test_a_first_batch_that_is_explained_exactly_is_said_and_forgotten():
+@pytest.mark.parametrize("given", [list, iter], ids=["array", "stream"])
+def test_a_first_batch_that_is_explained_exactly_is_said_and_forgotten(given):
     with pytest.warns(ConvergenceWarning, match="4 atoms explain these data exactly"):
         model = SparseCoding(ATOMS, random_state=0).partial_fit(rows(ATOMS))
     with pytest.warns(UserWarning, match="300 of 300 rows.*learning has begun anew"):
-        model.partial_fit(GOOD[0])
+        model.partial_fit(GOOD[0] if given is list else iter(np.array_split(GOOD[0], 3)))
     for batch in GOOD[1:]:
         model.partial_fit(batch)
     assert model.score(NEW) > streamed(GOOD).score(NEW) - 0.05

@@ -69,8 +69,9 @@ class AbstractTraining(AbstractFitted, ABC):
     def _next_part(self, X: Any) -> Self:
         assert self._statistics is not None, "partial_fit refuses models of minibatches"
         team, unit, seen = sharing.team_of(self.distributed), self.data_scale_, self.n_samples_seen_
+        batches = list(X) if rows.is_stream(X) else None  # which can be passed over once
         with team.together():
-            solver, x = self._solver(), self._scaled_data(X)
+            solver, x = self._solver(), self._scaled_data(X if batches is None else iter(batches))
             own = sharing.share(len(x), team, self.distributed, batch=1)
             _, facts = agreement.looked_at(self, x, x.dtype, own, 1, team)
         agreement.require_same_data(facts, team)
@@ -81,8 +82,9 @@ class AbstractTraining(AbstractFitted, ABC):
         if step.unlike and team.rank == 0:
             warnings.warn(streaming.left_out(step, self._left_out, seen), UserWarning, stacklevel=4)
         if step.sweep is None:
-            anew = self._left_out > streaming.remembered(seen)
-            return self._from_scratch(X, FIRST_BATCH_SWEEPS, learning="sweeps") if anew else self
+            if self._left_out <= streaming.remembered(seen):
+                return self
+            return self._from_scratch(X if batches is None else iter(batches), FIRST_BATCH_SWEEPS, learning="sweeps")
         sweep, noise = step.sweep, float(step.sweep.parameters.noise_variance)
         last = fitting.Outcome(sweep, [sweep.lower_bound], [noise], False).in_units(unit)
         outcome = replace(
