@@ -150,7 +150,7 @@ def test_others_are_not_overwritten(tmp_path):
         ({}, FEW[:-1], "its number of rows is 600, and here it is 599"),
         ({}, FEW[:, :-1], "its number of columns is 25, and here it is 24"),
         ({}, FEW.astype("float32"), "its dtype of the data is 'float64', and here it is 'float32'"),
-        ({}, FEW + 1e-3, "its root mean square of the data is"),
+        ({}, FEW + 1e-3, "its typical size of the data is"),
         ({}, FEW[:, ::-1], "its checksum of the first 1,024 rows is"),
     ],
 )
