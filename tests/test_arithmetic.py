@@ -8,8 +8,9 @@ import threading
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from sparsentropy import SparseCoding, arithmetic
+from sparsentropy import SparseCoding, arithmetic, imaging
 from sparsentropy.inference import DiagonalSolver
 from sparsentropy.inference.diagonal import operations
 
@@ -113,3 +114,35 @@ def test_a_computation_within_another_leaves_its_settings(settings):
     with pytest.raises(RuntimeError), arithmetic.computing():
         raise RuntimeError
     assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == ("medium", 2)
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_images_are_restored_with_one_thread_in_all_libraries(settings):
+    torch.set_num_threads(2)
+    image, seen = np.random.default_rng(0).normal(size=(40, 40)), []
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+
+        def look(share):
+            seen.append((torch.get_num_threads(), blas_threads()))
+
+        imaging.denoise(image, sigma=1.0, callback=look)
+        imaging.inpaint(image, image > 1, callback=look)
+        assert blas_threads() == before
+    assert seen
+    assert all(found == (1, {1}) for found in seen)
+    assert torch.get_num_threads() == 2
+
+
+def test_blocks_that_overlap_give_threads_back_once(settings):
+    with threadpool_limits(2, user_api="blas"):
+        before, first, second = blas_threads(), arithmetic.single_threaded(), arithmetic.single_threaded()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert blas_threads() == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == before

@@ -12,6 +12,7 @@ from typing import final
 
 import torch
 from joblib import cpu_count
+from threadpoolctl import threadpool_limits
 
 # Operations of one product from which on it is shared among threads. After every operation threads wait for one
 # another, and while they wait they spin: beside one busy process two threads took 3 to 30 times as long as one for
@@ -67,6 +68,45 @@ def computing(operations: float = 0.0) -> Iterator[None]:
         _SETTINGS.leave(before)
 
 
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Compute in this block with one thread, in numpy, scipy and scikit-learn as well as in torch.
+
+    Images are restored by many products of small matrices in all of these. Their libraries are looked up, which takes
+    a few milliseconds.
+    """
+    _LIBRARIES.enter()
+    try:
+        with computing():
+            yield
+    finally:
+        _LIBRARIES.leave()
+
+
+@final
+class _Libraries:
+    """How many blocks keep the libraries of numpy and others at one thread, and what they had before the first."""
+
+    def __init__(self) -> None:
+        self.lock, self.running = threading.Lock(), 0
+        self.limits: threadpool_limits | None = None
+
+    def enter(self) -> None:
+        """Begin a block."""
+        with self.lock:
+            if self.running == 0:
+                self.limits = threadpool_limits(1)
+            self.running += 1
+
+    def leave(self) -> None:
+        """End it."""
+        with self.lock:
+            self.running -= 1
+            if self.running == 0 and self.limits is not None:
+                self.limits.restore_original_limits()
+                self.limits = None
+
+
 @final
 class _Settings:
     """How many computations are going on in this process, and the settings that the program had before the first."""
@@ -96,4 +136,4 @@ class _Settings:
                 torch.set_float32_matmul_precision(self.precision)
 
 
-_SETTINGS = _Settings()
+_LIBRARIES, _SETTINGS = _Libraries(), _Settings()

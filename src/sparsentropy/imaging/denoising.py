@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from sparsentropy import arithmetic
 from sparsentropy.contexts import Contexts
 from sparsentropy.imaging import dictionaries, pixels
 from sparsentropy.imaging.cosines import cosines
@@ -76,6 +77,7 @@ def denoise(
     random_state: int = 0,
     callback: Callable[[float], None] | None = None,
 ) -> tuple[Any, ...]: ...
+@arithmetic.single_threaded()
 def denoise(
     image: ArrayLike,
     *,

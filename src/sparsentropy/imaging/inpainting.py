@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from sparsentropy import arithmetic
 from sparsentropy.contexts import probable
 from sparsentropy.gaps import BlockContexts, Seen
 from sparsentropy.imaging import pixels
@@ -59,6 +60,7 @@ def inpaint(
     random_state: int = 0,
     callback: Callable[[float], None] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.float64]]: ...
+@arithmetic.single_threaded()
 def inpaint(
     image: ArrayLike,
     mask: ArrayLike,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
+from sparsentropy import arithmetic
 from sparsentropy.imaging import pixels, ragged, scales
 from sparsentropy.imaging.cosines import fine_cosines
 
@@ -29,6 +30,7 @@ Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 
+@arithmetic.single_threaded()
 def estimate_noise(image: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Estimate the standard deviation of white noise in an image.
 
