@@ -15,8 +15,8 @@ TORCH_CPU ?= torch==2.13.0+cpu
 LOWEST := .venv-lowest
 LOWEST_PYTHON ?= python3.11
 LOWEST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,agreement bad_input checkpoints cli columns datasets_download \
-	datasets_images datasets_patches datasets_synthetic datasets_tables datasets_whitening docs faults imaging inputs \
-	inpainting large large_images launch metrics module out_of_core packaging plotting properties rendezvous \
+	datasets_images datasets_patches datasets_synthetic datasets_tables datasets_whitening docs faults image_commands image_files imaging \
+	inputs inpainting large large_images launch metrics module out_of_core packaging plotting properties rendezvous \
 	report rows storage untrusted))
 
 .PHONY: demo test lowest lint format bench docs clean

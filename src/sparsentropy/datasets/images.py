@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar, final, overload
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from tifffile import TiffPage
 
 from . import checks, tiff
 
@@ -92,9 +93,9 @@ def load_images(
     Parameters
     ----------
     path : path, list of paths, or folder
-        Files in any format Pillow reads, and TIFF files with whole bytes per sample, floating point ones
-        too. A folder is searched recursively in sorted order; hidden files and
-        files without a usual image suffix are passed over.
+        Files in any format Pillow reads, and TIFF files with up to 32 bits a sample or with floating point
+        numbers. A folder is searched recursively in sorted order; hidden files and files without a usual
+        image suffix are passed over.
     grey : bool
         True returns (rows, columns); False returns (rows, columns, 3). Transparency is dropped.
 
@@ -221,14 +222,15 @@ def image_shapes(file: Path) -> list[tuple[int, int]]:
     checks.file("path", file)
     with checks.reading(file, "an image"):
         if tiff.is_tiff(file):
-            return [page.shape for page in tiff.pages(file)]
+            return [tiff.shape(page) for page in tiff.pages(file)]
         with Image.open(file) as picture:
             return [upright(picture)]
 
 
-def of_page(page: tiff.Page) -> np.ndarray:
-    """Return the pixels of a page, floating point ones as they are, others divided by the largest of their type."""
-    pixels = page.read().pixels
+def of_page(page: TiffPage) -> np.ndarray:
+    """Return the colours of a page, floating point ones as they are, others divided by the largest of their type."""
+    array = tiff.read(page)
+    pixels = array[:, :, 0] if array.shape[2] < 3 else array[:, :, :3]
     return pixels if pixels.dtype.kind == "f" else pixels / np.iinfo(pixels.dtype).max
 
 

@@ -1,107 +1,67 @@
-"""PNG and PNM files with more than 8 bits, read and written.
+"""Files with more than 8 bits, which Pillow would halve in colour.
 
-Pillow would halve their colours.
+imagecodecs reads and writes PNG, tifffile writes TIFF; of PNM, which none of them knows, the few lines are here.
 """
 
-import io
 import re
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import imagecodecs
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 
-from sparsentropy.datasets.tiff import check_size
+from sparsentropy.imaging.metadata import PROFILE, WINDOWS, Metadata
 
-SIGNATURE, HEADER = 8, 25  # bytes a PNG file begins with, and of the part after them
+BITS, HEADER = 24, 33  # of a PNG file: where the bits of a sample are, and bytes before the parts that describe it
 PNM = re.compile(rb"P([2356])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
 LARGEST = 65_535
-JPEG_2000 = b"\xff\x4f\xff\x51"  # with which what is compressed begins
+# Headers of files with more than 8 bits: of JPEG 2000 one less than their number, of AVIF a bit that says so
+MORE_BITS = {
+    "JPEG2000": re.compile(rb"\xff\x4f\xff\x51.{38}[\x08-\xff]", re.DOTALL),
+    "AVIF": re.compile(rb"av1C..[\x40-\x7f\xc0-\xff]", re.DOTALL),
+}
+KNOWN_TO_PILLOW = ("uint8", "uint16", "float32")  # types of which it writes TIFF files, but for uint8 only grey ones
 
 
-def read_png(path: Path) -> NDArray[np.uint16] | None:
-    """Pixels of a PNG file with 16 bits, (rows, columns, channels); None where it has fewer.
-
-    Raises
-    ------
-    OSError, ValueError
-        If it is damaged.
-    """
-    import png
-
-    if png_bits(path) != 16:
-        return None
-    with path.open("rb") as file:
-        reader = png.Reader(file)
-        reader.preamble()
-        check_size(reader.height, reader.width)
-        file.seek(0)
-        _check_length(file, reader.height, reader.width * 2 * reader.planes, interlaced=bool(reader.interlace))
-        file.seek(0)
-        columns, rows, values, _ = png.Reader(file).read()
-        flat = np.concatenate([np.frombuffer(row, np.uint16) for row in values])
-    return flat.reshape(rows, columns, -1)
-
-
-def png_bits(path: Path) -> int:
-    """How many bits a sample of a PNG file has."""
-    with path.open("rb") as file:
-        return file.read(SIGNATURE + HEADER)[24]
+def read_png(path: Path, *, transparent: bool) -> NDArray[Any] | None:
+    """Pixels of a PNG file that has 16 bits or, as told, a transparent colour, which becomes opacity; else None."""
+    content = path.read_bytes()
+    return imagecodecs.png_decode(content) if transparent or content[BITS] > 8 else None
 
 
 def loses_bits(path: Path, file_format: str | None) -> bool:
-    """Whether a colour file of JPEG 2000 or AVIF has more than the 8 bits that Pillow would keep."""
-    if file_format == "JPEG2000":
-        content = path.read_bytes()
-        begin = content.find(JPEG_2000)
-        return begin >= 0 and content[begin + 42 : begin + 43] > b"\x07"  # one less than the bits of a sample
-    if file_format == "AVIF":
-        _, found, rest = path.read_bytes().partition(b"av1C")
-        return bool(found) and rest[2] & 0x40 > 0  # high bit depth
-    return False
+    """Whether a colour file has more than the 8 bits that Pillow would keep, and is read by nothing else."""
+    return file_format in MORE_BITS and MORE_BITS[file_format].search(path.read_bytes()) is not None
 
 
-def write_png(file: BinaryIO, pixels: NDArray[Any], chunks: list[tuple[bytes, bytes]]) -> None:
-    """Write a PNG file with 16 bits, and with these parts besides."""
-    import png
-
-    rows, columns, channels = np.atleast_3d(pixels).shape
-    kind = {"greyscale": channels < 3, "alpha": channels in (2, 4), "bitdepth": 16}
-    values, content = np.ascontiguousarray(pixels, np.uint16).reshape(rows, -1), io.BytesIO()
-    png.Writer(columns, rows, **kind).write(content, values)  # pyright: ignore[reportArgumentType]
-    whole = content.getvalue()
-    file.write(whole[: SIGNATURE + HEADER])
-    for name, data in chunks:
-        png.write_chunk(file, name, data)
-    file.write(whole[SIGNATURE + HEADER :])
+def write_png(file: BinaryIO, pixels: NDArray[Any], metadata: Metadata) -> None:
+    """Write a PNG file with 16 bits."""
+    whole = imagecodecs.png_encode(np.ascontiguousarray(pixels, np.uint16))
+    file.write(whole[:HEADER])
+    for name, data, _ in PngImagePlugin.getchunks(Image.new("L", (1, 1)), **metadata.options("PNG")):
+        if name in (b"iCCP", b"pHYs", b"eXIf"):
+            PngImagePlugin.putchunk(file, name, data)
+    file.write(whole[HEADER:])
 
 
 def read_pnm(path: Path) -> NDArray[np.uint16] | None:
-    """Pixels of a PGM or PPM file with more than 8 bits; None where it has fewer.
-
-    As Pillow does, they are scaled to the whole range of 16 bits.
-
-    Raises
-    ------
-    OSError, ValueError
-        If it is damaged.
-    """
+    """Pixels of a PGM or PPM file with more than 8 bits, scaled to 16 as Pillow does; None where it has fewer."""
     content = path.read_bytes()
     head = PNM.match(content)
-    if head is None or not 255 < (most := int(head[4])) <= LARGEST:
+    if head is None or int(head[4]) < 256:
         return None
-    columns, rows, channels = int(head[2]), int(head[3]), 3 if head[1] in b"36" else 1
-    check_size(rows, columns)
-    body, count = content[head.end() :], rows * columns * channels
+    columns, rows, most = (int(number) for number in head.groups()[1:])
+    count, body = rows * columns * (3 if head[1] in b"36" else 1), content[head.end() :]
     if head[1] in b"56":
-        values = np.frombuffer(body, ">u2", count=min(count, len(body) // 2))
+        values = np.frombuffer(body, ">u2", count)
     else:
         values = np.array(re.sub(rb"#[^\n]*", b" ", body).split()[:count], np.int64)
-    if len(values) < count or values.max(initial=0) > most:
-        raise ValueError("it ends too early, or has larger values than it says")
-    scaled = np.rint(values * (LARGEST / most)).astype(np.uint16)
-    return scaled.reshape((rows, columns, 3) if channels == 3 else (rows, columns))
+    if most > LARGEST or values.max(initial=0) > most:
+        raise ValueError("it has larger values than it says, or than such a file can have")
+    return np.rint(values.reshape(rows, columns, -1) * (LARGEST / most)).astype(np.uint16)
 
 
 def write_pnm(file: BinaryIO, pixels: NDArray[Any]) -> None:
@@ -111,14 +71,26 @@ def write_pnm(file: BinaryIO, pixels: NDArray[Any]) -> None:
     file.write(pixels.astype(">u2").tobytes())
 
 
-def _check_length(file: BinaryIO, rows: int, width: int, *, interlaced: bool) -> None:
-    """Refuse a PNG file that holds more than its pixels: unpacked, it could fill the memory."""
-    import png
+def write_tiff(file: BinaryIO, pixels: NDArray[Any], metadata: Metadata, *, alpha: bool) -> None:
+    """Write a TIFF file with any type of pixels, the last channel of which may be the opacity.
 
-    most = rows * (width + 1) + (8 * (rows + 8) if interlaced else 0)  # with the filter of every row
-    unpacker, found = zlib.decompressobj(), 0
-    for name, data in png.Reader(file).chunks():
-        if name == b"IDAT":
-            found += len(unpacker.decompress(data, most + 1 - found))
-            if found > most:
-                raise ValueError("it holds more than its pixels")
+    Only Pillow can write what EXIF says of camera and place.
+    """
+    if pixels.dtype.name == "uint8" or (pixels.ndim == 2 and pixels.dtype.name in KNOWN_TO_PILLOW):
+        Image.fromarray(pixels).save(file, "TIFF", **metadata.options("TIFF"))
+        return
+    texts = {tag: value for tag, value in (metadata.exif or {}).items() if isinstance(value, str | bytes)}
+    tags = [(tag, "B" if tag in WINDOWS else "s", 0, value, True) for tag, value in texts.items()]
+    tags += [] if metadata.profile is None else [(PROFILE, tifffile.DATATYPE.UNDEFINED, 0, metadata.profile, True)]
+    tifffile.imwrite(
+        file,
+        pixels,
+        photometric="rgb" if pixels.ndim == 3 and pixels.shape[2] > 2 else "minisblack",
+        planarconfig="contig" if pixels.ndim == 3 else None,
+        extrasamples=["unassalpha"] if alpha else None,
+        resolution=metadata.dpi,
+        resolutionunit=None if metadata.dpi is None else "inch",
+        extratags=tags,
+        metadata=None,
+        software=False,
+    )

@@ -8,7 +8,7 @@ such as XMP and IPTC, do not.
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from sparsentropy import storage
 from sparsentropy.datasets import checks, tiff
-from sparsentropy.datasets.tiff import Raster
-from sparsentropy.imaging import deep, tiff_writer
+from sparsentropy.imaging import deep
 from sparsentropy.imaging.metadata import Metadata
 
 SHALLOW = {".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".jp2"}  # files that hold 8 bits alone
@@ -25,7 +24,7 @@ PNM = {".pgm", ".ppm", ".pnm"}
 TIFF = {".tif", ".tiff"}
 OPAQUE = {".jpg", ".jpeg", ".bmp"} | PNM
 TYPES = {ending: {"uint8"} for ending in SHALLOW} | {ending: {"uint8", "uint16"} for ending in {".png"} | PNM}
-TYPES |= {ending: {np.dtype(code).name for code in tiff.TYPES.values()} for ending in TIFF}
+TYPES |= {ending: set(tiff.TYPES) for ending in TIFF}
 MOST_COLOURS = 3  # of all files but .npy
 # JPEG files usually halve the resolution of colours, which costs more than all else
 LOSSY = {"WEBP": {"quality": 95}, "JPEG": {"quality": 95, "subsampling": 0}}
@@ -50,6 +49,13 @@ class Picture:
     alpha: NDArray[Any] | None = None
     metadata: Metadata = field(default_factory=Metadata)
 
+    @classmethod
+    def of(cls, array: NDArray[Any], metadata: Metadata | None = None) -> Self:
+        """The picture in an array whose second of two channels, or last of four, is the opacity."""
+        channels = array.shape[2] if array.ndim == 3 else 0
+        pixels = array[:, :, 0] if channels in (1, 2) else array[:, :, :3] if channels == 4 else array
+        return cls(pixels, array[:, :, -1] if channels in (2, 4) else None, metadata or Metadata())
+
 
 def read(path: Path) -> Picture:
     """Read one image, upright.
@@ -72,9 +78,9 @@ def read(path: Path) -> Picture:
             if picture.mode in ("RGB", "RGBA") and deep.loses_bits(found, picture.format):
                 raise checks.UnsupportedError("its colours have more than 8 bits; save it as TIFF or PNG")
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-            raster = _deep(found, picture, orientation) or _shallow(found, picture)
-            metadata = Metadata.of_picture(picture).of_image(raster.pixels.shape, orientation)
-            return Picture(raster.pixels, raster.alpha, metadata)
+            orientation = orientation if orientation in range(1, 9) else 1
+            array = _array(found, picture, orientation)
+            return Picture.of(array, Metadata.of_picture(picture, array.shape, orientation))
 
 
 def check_writable(path: Path, like: Picture) -> None:
@@ -111,13 +117,13 @@ def write(path: Path, picture: Picture) -> None:
     if kind == ".npy":
         np.save(content, pixels)
     elif kind in TIFF:
-        tiff_writer.write(content, pixels, picture.metadata, alpha=picture.alpha is not None)
+        deep.write_tiff(content, pixels, picture.metadata, alpha=picture.alpha is not None)
     elif pixels.dtype.itemsize == 1:
         name = Image.registered_extensions()[kind]
         options = LOSSY.get(name, {}) | picture.metadata.options(name)
         Image.fromarray(pixels).save(content, name, **options)
     elif kind == ".png":
-        deep.write_png(content, pixels, picture.metadata.chunks())
+        deep.write_png(content, pixels, picture.metadata)
     else:
         deep.write_pnm(content, pixels)
     with storage.replacing(path) as file:
@@ -134,54 +140,31 @@ def _read_npy(path: Path) -> Picture:
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     if mapped.ndim > 1:
         tiff.check_size(*mapped.shape[:2])
-    raster = Raster.of(np.array(mapped, mapped.dtype.newbyteorder("="), order="C"))
-    return Picture(raster.pixels, raster.alpha)
+    return Picture.of(np.array(mapped, mapped.dtype.newbyteorder("="), order="C"))
 
 
 def _read_tiff(path: Path) -> Picture:
     pages = tiff.pages(path)
     if len(pages) > 1:
         raise checks.UnsupportedError("it holds several pages; save them as files of their own")
-    page = pages[0]
-    if page.unknown > 0:
-        raise checks.UnsupportedError(f"it does not say what {page.unknown} of its channels mean; save it without them")
-    raster = page.read()
-    metadata = Metadata.of_page(page).of_image(raster.pixels.shape, page.orientation)
-    return Picture(raster.pixels, raster.alpha, metadata)
+    unknown = tiff.unknown(pages[0])
+    if unknown > 0:
+        raise checks.UnsupportedError(f"it does not say what {unknown} of its channels mean; save it without them")
+    array = tiff.read(pages[0])
+    return Picture.of(array, Metadata.of_page(pages[0], array.shape))
 
 
-def _deep(path: Path, picture: Image.Image, orientation: int) -> Raster | None:
-    """The image in a file with 16 bits that Pillow would read with 8, or as another type; None in any other."""
-    array = None
+def _array(path: Path, picture: Image.Image, orientation: int) -> NDArray[Any]:
+    """Upright pixels in as many bits as the file has, with the opacity as last channel."""
+    transparent, array = "transparency" in picture.info, None
     if picture.format == "PNG":
-        array = deep.read_png(path)
+        array = deep.read_png(path, transparent=transparent)
     if picture.format == "PPM":
         array = deep.read_pnm(path)
-    if array is None:
-        return None
-    raster = Raster.of(array)
-    alpha = raster.alpha if raster.alpha is not None else _keyed(raster.pixels, picture.info.get("transparency"))
-    upright = tiff.UPRIGHT.get(orientation, lambda image: image)
-    return Raster(upright(raster.pixels).copy(), None if alpha is None else upright(alpha).copy())
-
-
-def _shallow(path: Path, picture: Image.Image) -> Raster:
-    """The image as Pillow reads it."""
-    transparent = picture.info.get("transparency")
-    upright = ImageOps.exif_transpose(picture)
-    if transparent is not None and upright.mode in ("1", "L", "RGB"):
-        # Of grey with fewer than 8 bits Pillow scales the pixels to 8, and not the value that is transparent
-        most = 2 ** deep.png_bits(path) - 1 if picture.format == "PNG" else 255
-        pixels = np.asarray(upright.convert("L") if upright.mode == "1" else upright)
-        return Raster(pixels, _keyed(pixels, np.minimum(transparent, most) * (255 // most)))
-    modes = {"1": "L", "P": "RGB" if transparent is None else "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
+    if array is not None:
+        return np.ascontiguousarray(tiff.upright(array, orientation))
+    found = ImageOps.exif_transpose(picture)
+    modes = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
     modes |= dict.fromkeys(("CMYK", "YCbCr", "RGBX"), "RGB")
-    return Raster.of(np.asarray(upright.convert(modes.get(upright.mode, upright.mode))))
-
-
-def _keyed(pixels: NDArray[Any], transparent: Any) -> NDArray[Any] | None:
-    """Opacity where one grey value or one colour is transparent; None where there is no such value."""
-    if transparent is None or np.size(transparent) != (1 if pixels.ndim == 2 else 3):
-        return None
-    same = pixels == np.asarray(transparent)
-    return np.where(same if pixels.ndim == 2 else same.all(2), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    modes |= {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"} if transparent else {}
+    return np.asarray(found.convert(modes.get(found.mode, found.mode)))
