@@ -39,6 +39,8 @@ PARTS = (
     "kills",
     "wide",
     "cases",
+    "sentinels",
+    "threads",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "# Results\n\nWritten by `make bench`; every section says how and where it was measured.\n"
