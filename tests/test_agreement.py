@@ -94,7 +94,9 @@ def test_a_process_with_another_setting_is_named(name, odd, usual, size, rank, o
     )
 
 
-@pytest.mark.parametrize("schedule", [lambda prior: lambda _: (prior, 1.0), schedules.constant], ids=["own", "constant"])
+@pytest.mark.parametrize(
+    "schedule", [lambda prior: lambda _: (prior, 1.0), schedules.constant], ids=["own", "constant"]
+)
 def test_schedules_are_compared_by_what_they_come_to(schedule):
     said = refusal(fits(2, lambda _: BARS, lambda rank: {"annealing": schedule(2.0 + rank)}))
     assert re.match("process 1 has an annealing schedule of .* steps .*, but process 0 has", said)

@@ -121,6 +121,14 @@ def test_fit_writes_a_whole_run_folder(run):
     assert "4 atoms learned from 270 data points with 6 features" in (run / "report.html").read_text()
 
 
+def test_fit_finds_a_number_of_atoms_that_suits_the_data(files, tmp_path):
+    result = invoke("fit", files / "table.csv", "-o", tmp_path / "run", "--max-iter", 2)
+    assert result.exit_code == 0, result.output
+    assert "270 data points with 6 features;" in result.stderr
+    assert "4 atoms learned" in result.stderr  # of which the table was made
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["settings"]["n_components"] == 4
+
+
 def test_fit_says_where_the_report_is_and_what_was_found(files, tmp_path):
     result = invoke("fit", files / "table.csv", "-o", tmp_path / "run", "--components", 2, "--max-iter", 2)
     assert result.stdout.strip() == str(tmp_path / "run" / "report.html")

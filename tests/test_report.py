@@ -21,6 +21,7 @@ def make_result(h=12, patch_shape=(4, 4), d=16, **changes):
     numbers = {
         "lower_bound": -3.25,
         "held_out_bound": -3.5,
+        "held_out_standard_error": 0.05,
         "noise_std": 0.0821,
         "atoms_in_use": h,
         "n_samples": 40_000,
@@ -132,6 +133,39 @@ def test_a_run_that_did_not_settle_says_so(changes, words):
     page = report.render(replace(result, metrics=result.metrics | changes))
     assert ('class="notice"' in page) == (words is not None)
     assert words is None or words in page
+
+
+def test_tails_heavier_than_the_prior_are_said():
+    rng, scale = np.random.default_rng(0), np.full(12, 0.5)
+    laplace = make_result(prior_scale=scale, codes=rng.laplace(scale=0.5, size=(2000, 12)))
+    heavy = replace(laplace, codes=0.5 * rng.standard_t(2, size=(2000, 12)))
+    assert "tails are too light" not in report.render(laplace)
+    # P(|t₂| > 5) = 0.0377 and exp(−5) = 0.0067
+    found = re.search(r"larger than five prior scales are ([\d.]+) times", report.render(heavy))
+    assert found is not None
+    assert float(found[1]) == pytest.approx(0.0377 / 0.0067, rel=0.1)
+
+
+def test_the_held_out_bound_has_a_standard_error():
+    X = np.random.default_rng(0).laplace(size=(300, 3)) + 0.1 * np.random.default_rng(1).normal(size=(300, 3))
+    model = SparseCoding(2, tol=1.0, random_state=0).fit(X[:200])
+    result = results.summarise(model, X[:200], X[200:], title="noise")
+    bounds = model.score_samples(X[200:])
+    assert result.metrics["held_out_bound"] == pytest.approx(model.score(X[200:]), rel=1e-12)
+    assert result.metrics["held_out_standard_error"] == pytest.approx(bounds.std(ddof=1) / 10)
+    page = report.render(result)
+    assert f"± {bounds.std(ddof=1) / 10:.2g} (standard error)" in page
+    alone = results.summarise(model, X[:200], X[200:201], title="noise")
+    assert alone.metrics["held_out_standard_error"] is None
+    assert "standard error" not in report.render(alone)
+    assert "held-out value" not in report.render(results.summarise(model, X, title="noise"))
+
+
+@pytest.mark.parametrize("settings", [{"whiten": "zca"}, {"remove_mean": True}, {}])
+def test_a_page_of_prepared_data_shows_how_new_data_are_prepared(settings):
+    page = report.render(make_result(patch_shape=None, settings=settings))
+    assert ("preparation.apply" in page) == bool(settings)
+    assert ("SparseCoding.load" in page) != bool(settings)
 
 
 def test_the_page_stays_small_however_large_the_dictionary(tmp_path):

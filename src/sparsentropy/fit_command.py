@@ -134,7 +134,8 @@ def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
         warnings.simplefilter("default")
         if first:
             among = f", {team.size} processes" if team.size > 1 else ""
-            what = f"{len(rows):,} data points with {rows.shape[1]:,} features, {model.n_components:,} atoms{among}"
+            atoms = "" if model.n_components is None else f", {model.n_components:,} atoms"
+            what = f"{len(rows):,} data points with {rows.shape[1]:,} features{atoms}{among}"
             terminal.say(f"{what}; {needed}")
             model.set_params(callback=shown.enter_context(progress.shown(terminal.console(), len(rows))))
         model.fit(rows)
@@ -151,9 +152,9 @@ def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
 
 def _settings(model: "SparseCoding", preparation: "Preparation") -> dict[str, Any]:
     """Collect what was asked for: the model first, then the data, then the rest."""
-    first = {"n_components": model.n_components, "posterior": model.posterior}
+    first = {"n_components": len(model.components_), "posterior": model.posterior}
     steps = {name: value for name, value in vars(preparation).items() if name not in ("zca", "columns")}
-    hidden = {"callback", "verbose", "cache", "checkpoint", "checkpoint_every", "resume", "distributed"}
+    hidden = {*first, "callback", "verbose", "cache", "checkpoint", "checkpoint_every", "resume", "distributed"}
     hidden |= set() if model.posterior == "low-rank" else {"rank"}
     hidden |= set() if model.inference == "amortized" else {"encoder", "refine"}
     return first | steps | {name: value for name, value in model.get_params().items() if name not in hidden}

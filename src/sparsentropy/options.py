@@ -181,6 +181,9 @@ RemoveMean = Annotated[bool, option("Subtract from every row its own mean.", "--
 HeldOut = Annotated[float, number("Share of the rows kept for testing.", DATA, 0, max=0.9)]
 
 Components = Annotated[int, number("Number of atoms.", LEARNING, 1)]
+ComponentsOrNone = Annotated[
+    int | None, number("Number of atoms.", LEARNING, 1, "a number that suits the data, at most 100")
+]
 PosteriorKind = Annotated[Posterior, option("What dependence between codes a posterior can express.", panel=LEARNING)]
 Rank = Annotated[int, number("Rank of a low-rank posterior.", LEARNING, 1)]
 InferenceKind = Annotated[

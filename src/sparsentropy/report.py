@@ -24,6 +24,8 @@ from sparsentropy.results import Result, jsonable
 
 Array = NDArray[Any]
 
+# Codes beyond so many prior scales are large; a Laplace variable is beyond them once in 148 times.
+_LARGE = 5.0
 # What is drawn of a large dictionary: enough to see it, and the page stays small.
 _MOST_ENTRIES, _MOST_ROWS = 270_000, 300
 
@@ -132,6 +134,8 @@ def render(result: Result) -> str:
         tiles=_tiles(result),
         settings={name.replace("_", " "): _plain_text(value) for name, value in result.settings.items()},
         shown=len(_shown(result)),
+        excess=_excess_of_large_codes(result),
+        prepared=_is_prepared(result),
         version=version("sparsentropy"),
         **_figures(result),
     )
@@ -218,6 +222,22 @@ def _shown(result: Result) -> Array:
     return np.argsort(-result.prior_scale, kind="stable")[:most]
 
 
+def _excess_of_large_codes(result: Result) -> float | None:
+    """Find how many times as many codes are large as the Laplace prior expects, if that is more than by chance."""
+    scale = result.prior_scale
+    # P(|z| > t λ) = exp(−t); the count of large codes scatters by the square root of what is expected
+    expected = len(result.codes) * int((scale > 0).sum()) * math.exp(-_LARGE)
+    large = int((np.abs(result.codes) > _LARGE * scale)[:, scale > 0].sum())
+    return large / expected if large > 1.5 * expected + 3 * math.sqrt(expected) else None
+
+
+def _is_prepared(result: Result) -> bool:
+    """Whether what the model takes is not the data as they were given."""
+    settings = result.settings
+    whitened = settings.get("whiten") not in (None, "none")
+    return whitened or result.patch_shape is not None or bool(settings.get("remove_mean"))
+
+
 def _svg(name: str, label: str, draw: Callable[[Any], object], width: float = 3.6, height: float = 2.6) -> Markup:
     """Draw as an SVG element whose colours follow the page and whose identifiers are its own."""
     svg = plotting.to_svg(draw, width=width, height=height)
@@ -238,7 +258,7 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
     unit = "nats per data point" + (f", of {get('space')}" if get("space") else "")
     whiten = result.settings.get("whiten")
     tiles = [
-        ("Held-out bound", get("held_out_bound"), unit),
+        ("Held-out bound", get("held_out_bound"), _plus_or_minus(get("held_out_standard_error")) + unit),
         ("Training bound", get("lower_bound"), unit),
         ("Noise std", get("noise_std"), "data units" if whiten in (None, "none") else "units of the whitened data"),
         ("Atoms in use", get("atoms_in_use"), f"of {len(result.components):,}"),
@@ -246,6 +266,10 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
         ("Sweeps", get("n_iter"), _duration(get("seconds"))),
     ]
     return [(name, _number(value), unit) for name, value, unit in tiles if value is not None]
+
+
+def _plus_or_minus(error: float | None) -> str:
+    return "" if error is None else f"± {error:.2g} (standard error), "
 
 
 def _notice(result: Result) -> str:

@@ -48,8 +48,8 @@ class Result:
     codes : ndarray, shape (k, h)
         Posterior means of a sample of data points, in units of the data.
     metrics : dict
-        Numbers by name: ``lower_bound``, ``held_out_bound``, ``noise_std``, ``n_iter``, ``seconds``,
-        ``converged``, ``gini`` and whatever else is worth keeping.
+        Numbers by name: ``lower_bound``, ``held_out_bound``, ``held_out_standard_error``, ``noise_std``, ``n_iter``,
+        ``seconds``, ``converged``, ``gini`` and whatever else is worth keeping.
     settings : dict
         What the run was asked to do.
     patch_shape : tuple of int, optional
@@ -165,9 +165,11 @@ def summarise(
         settings=dict(model.get_params() if settings is None else settings),
         patch_shape=patch_shape,
     )
+    bound, error = (None, None) if held_out is None else _mean_and_error(model.score_samples(held_out))
     result.metrics.update(
         lower_bound=float(model.lower_bound_),
-        held_out_bound=None if held_out is None else float(model.score(held_out)),
+        held_out_bound=bound,
+        held_out_standard_error=error,
         noise_std=std,
         atoms_in_use=int(model.active_atoms_.sum()),
         gini=float(metrics.gini(result.codes)),
@@ -178,6 +180,12 @@ def summarise(
         seconds=seconds,
     )
     return result
+
+
+def _mean_and_error(bounds: Array) -> tuple[float, float | None]:
+    """Return the mean and its standard error, as if rows were independent; one row alone has none."""
+    error = float(bounds.std(ddof=1) / math.sqrt(len(bounds))) if len(bounds) > 1 else None
+    return float(bounds.mean()), error
 
 
 def _at_hand(X: "Array | AbstractSource") -> Array:
