@@ -31,6 +31,7 @@ from sparsentropy.packing import KINDS, LEFT_OUT, packed, unpacked
 from sparsentropy.posteriors import AbstractPosterior
 from sparsentropy.rows import bytes_of, read_at
 from sparsentropy.team import ALONE, AbstractTeam
+from sparsentropy.visible import word
 
 KEPT = 2
 KIND = "checkpoint"
@@ -261,7 +262,7 @@ def read(path: Path, identity: dict[str, Any], device: torch.device) -> Place:
         index = json.loads(arrays["index"].tobytes())
         _check(course, index, header["posteriors"]["size"], header["posteriors"]["sha256"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no checkpoint of this version ({storage.word(repr(error))})") from None
+        raise ValueError(f"{path} is no checkpoint of this version ({word(repr(error))})") from None
     posteriors = _opened(_posteriors(path), index, header["posteriors"], device)
     return Place(course.with_posteriors(posteriors), done)
 

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _TOGETHER = {"fit", "demo"}  # what several processes do together
 _OWN = {"data", "out", "force", "cache", "checkpoint", "every", "device"}  # what each may have of its own
-_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
+_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError, ArithmeticError)
 
 
 @final
@@ -84,7 +84,8 @@ class _OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminal.warnings_as_notes(usual=True):
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors, and no failures
             raise
         except KeyboardInterrupt:
@@ -274,7 +275,7 @@ def reproduce(
     from sparsentropy import experiments
 
     jobs = jobs or torch.get_num_threads()
-    print(experiments.reproduce(name, out or Path(name), quick=quick, jobs=jobs, tell=terminal.say))
+    terminal.give(experiments.reproduce(name, out or Path(name), quick=quick, jobs=jobs, tell=terminal.say))
 
 
 app.command()(table_commands.encode)
@@ -294,7 +295,7 @@ def report(run_folder: Run) -> None:
     """
     from sparsentropy import runs
 
-    print(runs.rewrite_report(run_folder))
+    terminal.give(runs.rewrite_report(run_folder))
 
 
 def _complete(preparation: "Preparation", whiten: Whitening | None, *, images: bool) -> "Preparation":

@@ -81,7 +81,7 @@ def learn_and_report(
     result = _in_space_of_data(result, preparation)
     if data.names is not None and not preparation.remove_mean:
         model.feature_names_in_ = np.array(data.names, dtype=object)
-    print(runs.write(out, model, preparation, result))
+    terminal.give(runs.write(out, model, preparation, result))
     terminal.say(headline(result))
     if result.metrics["interrupted"]:
         raise typer.Exit(130)

@@ -98,7 +98,7 @@ def _work(jobs: "Sequence[batch.Job]", page: Path | None, act: "batch.Act") -> N
     good = [one for one in done if one.failure is None]
     if page is not None and good:
         batch.write_page(page, act, good)
-        print(page)
+        terminal.give(page)
     if mistake := next((one.failure for one in done if one.unexpected), None):
         raise mistake
     if stopped:

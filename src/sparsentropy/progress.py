@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from sparsentropy.visible import visible
+
 SECONDS = 5.0  # between lines about the share that is done, at least
 
 
@@ -113,11 +115,12 @@ def share(console: Console) -> Iterator[Callable[[str, float], None]]:
     if not console.is_terminal:
         yield _Lines(console).tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=1.0)
 
         def tell(what: str, done: float) -> None:
+            what = visible(what)
             if progress.tasks[0].description != what:
                 progress.reset(task, description=what)
             progress.update(task, completed=done)
@@ -166,7 +169,7 @@ class _Lines:
             self.what, self.tenths = what, 0
         now, tenths = time.monotonic(), int(10 * done)
         if self.tenths < tenths < 10 and now - self.last >= SECONDS:
-            self.console.print(Text(f"{what}: {10 * tenths} % done"), soft_wrap=True)
+            self.console.print(Text(visible(f"{what}: {10 * tenths} % done")), soft_wrap=True)
             self.tenths, self.last = tenths, now
 
 

@@ -10,7 +10,6 @@ arrays mean, and whether NaN is allowed in them, is for the caller to say.
 import hashlib
 import json
 import os
-import reprlib
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
+
+from sparsentropy.visible import word
 
 FORMAT = "sparsentropy"
 VERSION = 1
@@ -276,13 +277,6 @@ def _ordered(content: bytes) -> bytes:
     text = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + content[start:]
-
-
-def word(value: Any) -> str:
-    """What a file says, fit for a message: in one line and cut short, since anybody may have written it."""
-    short = reprlib.Repr()
-    short.maxstring = 200
-    return short.repr(str(value))[1:-1]
 
 
 def _read_metadata(path: Path, file: BinaryIO, size: int) -> dict[str, str]:
