@@ -615,3 +615,30 @@ def test_inpaint_says_what_is_wrong(torn, monkeypatch, arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert snapshot(torn[0]) == before
+
+
+def test_a_run_in_an_extreme_unit_is_shown_again_as_it_was(tmp_path):
+    np.save(tmp_path / "table.npy", 1e40 * laplace_table(n=60))
+    options = ["--components", 3, "--max-iter", 3]
+    learned = invoke("fit", tmp_path / "table.npy", "--out", tmp_path / "run", *options)
+    assert learned.exit_code == 0
+    page, numbers = ((tmp_path / "run" / name).read_bytes() for name in ("report.html", "metrics.json"))
+    again = invoke("report", tmp_path / "run")
+    assert again.exit_code == 0
+    assert again.stderr == ""
+    assert (tmp_path / "run" / "report.html").read_bytes() == page
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == numbers
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("whiten", ["none", "zca"])
+def test_data_in_a_unit_that_nothing_is_learned_from_are_refused_in_one_line(unit, whiten, tmp_path):
+    np.save(tmp_path / "table.npy", unit * laplace_table(n=60))
+    result = invoke("fit", tmp_path / "table.npy", "--out", tmp_path / "run", "--whiten", whiten, "--components", 3)
+    assert result.exit_code == 2
+    said = result.output.splitlines()[-1]
+    assert re.fullmatch(
+        r"error: X has values (up to|of about) [\d.]+e[+-]\d+, and .* between 1e-145 and 1e\+145.*", said
+    )
+    assert "Warning" not in result.output
+    assert not (tmp_path / "run").exists()

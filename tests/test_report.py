@@ -260,5 +260,32 @@ def test_a_model_that_was_stopped_before_a_sweep_over_all_data_can_be_summarised
     model = SparseCoding(3, random_state=0, callback=lambda _: True).fit(X)
     assert len(model.lower_bounds_) == 0
     result = results.summarise(model, X, title="noise")
-    assert result.lower_bounds.tolist() == [model.lower_bound_]
+    assert result.lower_bounds.tolist() == [np.float32(model.lower_bound_)]
     assert "stopped by hand" in report.render(result)
+
+
+@pytest.mark.parametrize("unit", [1e-140, 1.0, 1e40])
+def test_what_is_shown_is_the_same_before_it_is_stored_and_after_in_every_unit(unit, tmp_path):
+    plain = vars(make_result(h=3))
+    names = ("prior_scale", "noise_std_per_sweep", "codes", "originals", "reconstructions")
+    scaled = {name: unit * plain[name].astype(float) for name in names}
+    result = make_result(h=3, **scaled)
+    results.save(result, tmp_path / "run.safetensors")
+    again = results.load(tmp_path / "run.safetensors")
+    for name, value in scaled.items():
+        np.testing.assert_allclose(getattr(again, name), value, rtol=1e-6, atol=1e-7 * unit)
+        assert getattr(again, name).dtype == (np.float32 if unit == 1.0 else np.float64)
+    assert list(again.metrics) == list(result.metrics)
+    assert report._json(again) == report._json(result)
+    assert report.render(again) == report.render(result)
+
+
+def test_a_run_names_no_place_of_this_machine(tmp_path):
+    X = np.random.default_rng(0).laplace(size=(60, 3))
+    model = SparseCoding(2, tol=10.0, cache=tmp_path, checkpoint=tmp_path, callback=lambda _: False).fit(X)
+    result = results.summarise(model, X, title="noise")
+    results.save(result, tmp_path / "run.safetensors")
+    model.save(tmp_path / "model.safetensors")
+    for file in ("run", "model"):
+        assert str(tmp_path).encode() not in (tmp_path / f"{file}.safetensors").read_bytes()
+    assert str(tmp_path) not in report.render(result)

@@ -108,7 +108,7 @@ def test_any_safetensors_reader_opens_it(model):
     np.testing.assert_array_equal(safetensors.numpy.load_file(model)["dictionary"], ARRAYS["dictionary"])
     with safetensors.safe_open(model, framework="numpy") as file:
         metadata = file.metadata()
-    assert {"format": "sparsentropy", "kind": "model", "version": "1"}.items() <= metadata.items()
+    assert {"format": "sparsentropy", "kind": "model", "version": str(storage.VERSION)}.items() <= metadata.items()
     assert json.loads(metadata["header"]) == HEADER
 
 
@@ -146,8 +146,8 @@ def test_kinds_are_not_mixed_up(tmp_path):
 
 
 def test_newer_version_asks_for_an_upgrade(model):
-    rewrite(model, lambda metadata: metadata.update(version="2", header="[[unknown"))
-    with pytest.raises(ValueError, match=r"has format version 2, .* upgrade sparsentropy"):
+    rewrite(model, lambda metadata: metadata.update(version="99", header="[[unknown"))
+    with pytest.raises(ValueError, match=r"has format version 99, .* upgrade sparsentropy"):
         load(model)
 
 

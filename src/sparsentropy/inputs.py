@@ -29,6 +29,8 @@ CACHES = ("auto", "memory", "disk", "none")
 POSTERIORS = ("diagonal", "low-rank", "full")
 ANNEALING = {"prior": schedules.prior, "likelihood": schedules.likelihood, "beta": schedules.beta}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+OF_THE_MACHINE = ("cache", "checkpoint", "checkpoint_every", "resume", "distributed", "device", "verbose", "callback")
+"""Parameters that say where and how a machine works, and nothing of what is learned: no file holds them."""
 ROWS_FOR_MEANS = 20  # fewer may have a mean that large by chance
 LEAST_ROOM = 1e-3  # of the largest number whose square a type can hold, for data in units of the noise
 QUOTED = re.compile(r"\n(?:array=)?\[[\s\S]*\]\.?|\narray=.*")  # data inside a message of scikit-learn
@@ -135,30 +137,54 @@ def check_centred(survey: Survey, names: Any = None) -> None:
     )
 
 
+def sizes(dtype: np.dtype) -> tuple[float, float]:
+    """Between which sizes data are learned from: their squares are numbers, and so are those of a millionth of them.
+
+    A model of less noise than that does not come about (`em.floored`); its variance is kept in float64.
+
+    Examples
+    --------
+    >>> sizes(np.dtype(np.float64)), sizes(np.dtype(np.float32))
+    ((1e-145, 1e+145), (2e-19, 1e+19))
+    """
+    return (2e-19, 1e19) if dtype == np.float32 else (1e-145, 1e145)
+
+
 def check_scale(survey: Survey, dtype: np.dtype) -> float:
-    """Root mean square of the data, or a refusal when there is nothing to learn or nothing to compute with."""
-    check_range(survey, dtype)
-    if survey.largest == 0:
+    """Typical size of the data, or a refusal when there is nothing to learn or nothing to compute with."""
+    if not survey.infinite and survey.largest == 0:
         raise ValueError("X is zero everywhere, so there is nothing to learn: give data that vary.")
-    if survey.largest < np.finfo(dtype).tiny ** 0.5:
-        raise _unsquarable(survey.largest, dtype)
+    least, most = sizes(dtype)
+    if survey.infinite or survey.largest > most:
+        raise _beyond("up to", np.inf if survey.infinite else survey.largest, dtype)
+    if survey.typical_size < least:
+        raise _beyond("of about", survey.typical_size, dtype)
     return survey.typical_size
 
 
-def check_range(survey: Survey, dtype: np.dtype, unit: float = 1.0, noise: float = 0.0) -> None:
+def check_range(survey: Survey, dtype: np.dtype, unit: float, noise: float) -> None:
     """Refuse data divided by `unit` if the square of the largest overflows, or comes near that in units of the noise.
 
     The standard deviation of the noise is that of a model, in the units of the data that were divided.
     """
     largest = np.inf if survey.infinite else survey.largest  # such numbers were too large for this type
     most = np.finfo(dtype).max ** 0.5
-    if not largest < (most if noise == 0 else most * min(1.0, LEAST_ROOM * noise)):
-        raise _unsquarable(largest * unit, dtype)
+    if not largest < most * min(1.0, LEAST_ROOM * noise):
+        raise ValueError(
+            f"X has values up to {largest * unit:.3g}, whose squares {dtype} cannot hold: rescale X{_wider(dtype)}."
+        )
 
 
-def _unsquarable(largest: float, dtype: np.dtype) -> ValueError:
-    wider = ", or compute in float64" if dtype == np.float32 else ""
-    return ValueError(f"X has values up to {largest:.3g}, whose squares {dtype} cannot hold: rescale X{wider}.")
+def _beyond(how: str, size: float, dtype: np.dtype) -> ValueError:
+    least, most = sizes(dtype)
+    return ValueError(
+        f"X has values {how} {size:.3g}, and {dtype} learns from sizes between {least:g} and {most:g}: rescale "
+        f"X{_wider(dtype)}."
+    )
+
+
+def _wider(dtype: np.dtype) -> str:
+    return ", or compute in float64" if dtype == np.float32 else ""
 
 
 def check_enough(n: int, h: int) -> None:

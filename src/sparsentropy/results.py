@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsentropy import metrics, storage
+from sparsentropy.visible import word
 
 if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
@@ -24,12 +25,20 @@ Array = NDArray[Any]
 
 _ROWS = 2000  # data points whose codes are kept for the histogram
 _EXAMPLES = 7
+_NAMED = ("metrics", "settings")
+_FLAGS, _COUNTS = ("converged", "interrupted"), ("atoms_in_use", "n_samples", "n_iter")
+_NUMBERS = ("lower_bound", "held_out_bound", "held_out_standard_error", "noise_std", "gini", "seconds")
+_SMALL, _LARGE = 1e-20, 1e35  # between these the largest number of an array fits float32, and what matters beside it
+_LARGEST = 1e150  # number in a file, whose square still is one
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a run leaves behind.
+
+    Arrays become float32, as they are stored, unless their unit is so small or so large that float32 cannot hold them:
+    what is shown of a run is the same before it is stored and after.
 
     Parameters
     ----------
@@ -87,6 +96,9 @@ class Result:
     feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), np.ndarray):
+                object.__setattr__(self, field.name, _compact(value))
         h, d = np.shape(self.components)
         expected = {"prior_scale": (h,), "originals": (len(self.originals), d), "codes": (len(self.codes), h)}
         expected["reconstructions"] = expected["originals"]
@@ -121,7 +133,8 @@ def summarise(
     title : str
         What was learned from, in a few words.
     settings : mapping, optional
-        What the run was asked to do; the parameters of the model if None.
+        What the run was asked to do; if None the parameters of the model, without those that name places and devices
+        of this machine.
     patch_shape : tuple of int, optional
         (height, width) or (height, width, 3) if a row of `X` is an image patch.
     seconds : float, optional
@@ -162,7 +175,7 @@ def summarise(
         reconstructions=np.asarray(model.inverse_transform(model.transform(originals))),
         codes=np.asarray(codes),
         metrics={},
-        settings=dict(model.get_params() if settings is None else settings),
+        settings=_of_the_model(model) if settings is None else dict(settings),
         patch_shape=patch_shape,
     )
     bound, error = (None, None) if held_out is None else _mean_and_error(model.score_samples(held_out))
@@ -172,7 +185,7 @@ def summarise(
         held_out_standard_error=error,
         noise_std=std,
         atoms_in_use=int(model.active_atoms_.sum()),
-        gini=float(metrics.gini(result.codes)),
+        gini=float(metrics.gini(codes)),
         n_samples=len(X),
         n_iter=int(model.n_iter_),
         converged=bool(model.converged_),
@@ -186,6 +199,12 @@ def _mean_and_error(bounds: Array) -> tuple[float, float | None]:
     """Return the mean and its standard error, as if rows were independent; one row alone has none."""
     error = float(bounds.std(ddof=1) / math.sqrt(len(bounds))) if len(bounds) > 1 else None
     return float(bounds.mean()), error
+
+
+def _of_the_model(model: "SparseCoding") -> dict[str, Any]:
+    from sparsentropy import inputs  # imported late: a report needs no torch
+
+    return {name: value for name, value in model.get_params().items() if name not in inputs.OF_THE_MACHINE}
 
 
 def _at_hand(X: "Array | AbstractSource") -> Array:
@@ -203,7 +222,7 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     result : Result
-        The run. Its arrays are stored as float32.
+        The run.
     path : path
         File to write.
 
@@ -225,7 +244,9 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
     values = {field.name: getattr(result, field.name) for field in fields(result)}
     arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     header = {name: jsonable(value) for name, value in values.items() if name not in arrays}
-    storage.save(path, {name: array.astype(np.float32) for name, array in arrays.items()}, header, kind="run")
+    # As pairs, since a header does not keep the order of names
+    header |= {name: [list(pair) for pair in header[name].items()] for name in _NAMED}
+    storage.save(path, arrays, header, kind="run")
 
 
 def load(path: str | os.PathLike[str]) -> Result:
@@ -248,15 +269,38 @@ def load(path: str | os.PathLike[str]) -> Result:
     """
     arrays, header = storage.load(path, kind="run")
     try:
-        shape = header["patch_shape"]
-        names = header.get("feature_names")
+        shape, names = header["patch_shape"], header["feature_names"]
         values: dict[str, Any] = {**header, **arrays, "patch_shape": None if shape is None else tuple(shape)}
+        values |= {name: _named(name, header[name]) for name in _NAMED}
         values["feature_names"] = None if names is None else tuple(map(str, names))
+        _check_arrays(arrays)
         found = Result(**values)
         _check(found)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the numbers of a run: {storage.word(error)}") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} does not hold the numbers of a run: {word(error)}") from None
     return found
+
+
+def _named(name: str, pairs: Any) -> dict[str, Any]:
+    """Values by name, in the order in which they were given."""
+    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+        raise TypeError(f"its {name} are not named")
+    if not all(isinstance(key, str) for key, _ in pairs) or len(pairs) != len(named := dict(pairs)):
+        raise TypeError(f"its {name} have names that are no words, or the same twice")
+    return named
+
+
+def _check_arrays(arrays: Mapping[str, Array]) -> None:
+    """Refuse arrays that no run leaves."""
+    for name, array in arrays.items():
+        if array.dtype not in (np.float32, np.float64) or np.isinf(array).any():
+            raise ValueError(f"its {name} must be floating-point numbers that are not infinite")
+        if name != "originals" and not name.endswith("bounds") and np.isnan(array).any():
+            raise ValueError(f"its {name} holds NaN")
+        if (np.abs(array.astype(np.float64)) > _LARGEST).any():
+            raise ValueError(f"its {name} has numbers above {_LARGEST:g}")
+        if name in ("prior_scale", "noise_std_per_sweep") and not (array > 0).all():
+            raise ValueError(f"its {name} must be above zero")
 
 
 def _check(found: Result) -> None:
@@ -269,17 +313,48 @@ def _check(found: Result) -> None:
         kind = kinds.get(field.name, np.ndarray)
         if not isinstance(value, kind):
             raise TypeError(f"its {field.name} is no {kind.__name__}")
-        if isinstance(value, np.ndarray) and (value.dtype != np.float32 or np.isinf(value).any()):
-            raise ValueError(f"its {field.name} must be numbers")
     d, shape = found.components.shape[1], found.patch_shape
+    if shape is not None and any(type(side) is not int for side in shape):
+        raise TypeError("its patch_shape must be whole numbers")
     if shape is not None and (len(shape) not in (2, 3) or math.prod(shape) != d or min(shape) < 1):
         raise ValueError(f"its patch_shape is {shape}, which does not fit components of {d} numbers")
+    if shape is not None and shape[2:] not in ((), (3,)):
+        raise ValueError(f"its patch_shape is {shape}; there are three colours, or none")
     if 0 in found.components.shape or 0 in found.lower_bounds.shape or found.lower_bounds.ndim != 1:
         raise ValueError("it has no components or no sweeps")
+    if 0 in found.originals.shape or 0 in found.codes.shape:
+        raise ValueError("it has no data points")
     if found.noise_std_per_sweep.shape != found.lower_bounds.shape:
         raise ValueError("its noise and its bounds are not of the same sweeps")
-    if not all(value is None or isinstance(value, bool | int | float | str) for value in found.metrics.values()):
-        raise TypeError("its metrics are no numbers or words")
+    if found.held_out_bounds is not None and found.held_out_bounds.shape != found.lower_bounds.shape:
+        raise ValueError("its bounds are not of the same sweeps")
+    for name, value in found.metrics.items():
+        _check_metric(name, value)
+
+
+def _check_metric(name: str, value: Any) -> None:
+    """Refuse a number that is none, or one that counts and is below zero or beyond all counting."""
+    if name in _FLAGS:
+        fits = isinstance(value, bool)
+    elif name in _COUNTS:
+        fits = type(value) is int and 0 <= value < 2**63
+    elif name in _NUMBERS:
+        fits = value is None or (type(value) in (int, float) and abs(value) <= _LARGEST)
+    else:
+        fits = value is None or isinstance(value, bool | float | str) or (type(value) is int and abs(value) < 2**63)
+    if not fits:
+        raise ValueError(f"its metrics say that {name} is {word(value)}")
+
+
+def _compact(array: Array) -> Array:
+    """The same numbers as float32, if that holds them: those far below the largest may vanish."""
+    if array.dtype != np.float64:
+        return array.astype(np.float32, copy=False)
+    largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+    if largest and not _SMALL <= largest <= _LARGE:
+        return array
+    with np.errstate(under="ignore"):
+        return array.astype(np.float32)
 
 
 def jsonable(value: Any) -> Any:

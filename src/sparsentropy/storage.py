@@ -23,7 +23,7 @@ import safetensors.numpy
 from sparsentropy.visible import word
 
 FORMAT = "sparsentropy"
-VERSION = 1
+VERSION = 2
 # A header of any model is a few kilobytes. A damaged length must not make the reader reserve gigabytes.
 HEADER_LIMIT = 16 * 2**20
 # The real-valued types that safetensors and NumPy share.

@@ -16,6 +16,7 @@ import numpy as np
 from . import checks
 
 VARIANCE = 0.1  # of a pixel of whitened images
+SIZES = (1e-145, 1e145)  # of what can be whitened by its covariance: squares, and those of a millionth, are numbers
 
 
 def whiten_olshausen(image: np.ndarray, *, cutoff: float = 0.4) -> np.ndarray:
@@ -232,6 +233,11 @@ def zca(X: np.ndarray, *, epsilon: float = 0.0) -> ZCA:
     epsilon = checks.real("epsilon", epsilon, least=0.0)
     if not np.ptp(X, axis=0).any():
         raise ValueError(f"X is constant over its {len(X)} rows; whitening needs at least two different rows")
+    largest, (least, most) = float(np.abs(X).max()), SIZES
+    if not least <= largest <= most:
+        raise ValueError(
+            f"X has values up to {largest:.3g}, and whitening needs sizes between {least:g} and {most:g}; rescale X"
+        )
     mean = X.mean(axis=0)
     variances, axes = np.linalg.eigh((X - mean).T @ (X - mean) / len(X))
     # Rounding leaves eigenvalues of about machine precision where there is no variance at all.
