@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 import sparsentropy
-from sparsentropy import SparseCoding, checkpoints, preparation, results, storage
+from sparsentropy import SparseCoding, checkpoints, inputs, preparation, results, storage
 from sparsentropy.datasets import make_bars, zca
 from sparsentropy.learning import gradient
 from sparsentropy.learning.course import AbstractCourse, BatchCourse, Course, EncoderCourse
@@ -321,7 +321,7 @@ def test_an_encoder_that_is_said_to_be_huge_is_refused(tmp_path, monkeypatch):
 
 def test_words_in_a_file_do_not_reach_the_terminal_as_they_are(tmp_path):
     header, rest = header_of(FILES["model"])
-    header["__metadata__"]["version"] = "2\n\x1b[2J" + "a" * 10**5
+    header["__metadata__"]["version"] = "9\n\x1b[2J" + "a" * 10**5
     assert read("model", with_header(header, rest), tmp_path) is None
 
 
@@ -338,6 +338,184 @@ def test_the_command_line_refuses_what_is_no_model_and_no_run(command, tmp_path)
     assert result.exit_code == 2
     assert re.fullmatch(r"error: .*(was not written by|does not hold)[^\n]*\n", result.output)
     assert not (tmp_path / "z.npy").exists()
+
+
+# --- What is of a machine, and what is no number for the formulas
+
+ALIEN = {
+    "checkpoint": "owned",
+    "resume": True,
+    "cache": "/tmp",
+    "device": "cuda",
+    "distributed": "same",
+    "callback": "print",
+    "verbose": 1,
+    "checkpoint_every": 0.0,
+}
+
+
+def made_up(path, content, arrays=(), fitted=(), parameters=(), kind="model"):
+    """A file with the right checksum and other content: values, or functions of those that are there."""
+    path.write_bytes(content)
+    have, header = storage.load(path, kind=kind)
+    have |= {name: value(have[name]) if callable(value) else value for name, value in dict(arrays).items()}
+    for part, changes in (("fitted", fitted), ("parameters", parameters)):
+        if changes:
+            header[part] |= dict(changes)
+    storage.save(path, have, header, kind=kind)
+    return path
+
+
+def test_every_parameter_of_a_machine_is_known():
+    assert set(ALIEN) == set(inputs.OF_THE_MACHINE)
+
+
+@pytest.mark.parametrize("name", ALIEN)
+def test_a_stranger_does_not_choose_what_a_machine_does(name, tmp_path):
+    path = made_up(tmp_path / "model", FILES["model"], parameters={name: ALIEN[name]})
+    with pytest.raises(ValueError, match=f"parameters name {name}, which is of a machine and not of a model"):
+        SparseCoding.load(path)
+
+
+def test_what_is_of_this_machine_is_not_in_a_file_and_is_as_usual_when_it_is_read(tmp_path):
+    own = {"cache": tmp_path, "checkpoint": tmp_path / "kept", "device": "cpu", "verbose": 1, "checkpoint_every": 7.0}
+    model = SparseCoding(2, random_state=3, tol=10.0, callback=lambda _: False, **own).fit(BARS)
+    model.save(tmp_path / "model")
+    assert str(tmp_path).encode() not in (tmp_path / "model").read_bytes()
+    found, usual = SparseCoding.load(tmp_path / "model").get_params(), SparseCoding().get_params()
+    assert {name: found[name] for name in ALIEN} == {name: usual[name] for name in ALIEN}
+    assert (found["random_state"], found["tol"]) == (3, 10.0)
+
+
+def with_one(value):
+    """An array with another number in its middle."""
+
+    def change(array):
+        array = np.array(array)
+        array.reshape(-1)[array.size // 2] = value
+        return array
+
+    return change
+
+
+def indefinite(moment):
+    moment = np.array(moment)
+    moment[0, 1] = moment[1, 0] = 10 * np.abs(moment).max()
+    return moment
+
+
+def one_sided(moment):
+    moment = np.array(moment)
+    moment[0, 1] += np.abs(moment).max()
+    return moment
+
+
+SENSELESS = {
+    "no scale": {"arrays": {"prior_scale_": with_one(0.0)}},
+    "a scale below zero": {"arrays": {"prior_scale_": with_one(-1.0)}},
+    "a scale without a square": {"arrays": {"prior_scale_": with_one(5e-324)}},
+    "a scale whose square is none": {"arrays": {"prior_scale_": with_one(1e308)}},
+    "a scale beyond the noise": {"arrays": {"prior_scale_": with_one(1e20)}},
+    "scales of another type": {"arrays": {"prior_scale_": lambda scale: scale.astype(np.float32)}},
+    "atoms that are short": {"arrays": {"components_": lambda atoms: atoms / 2}},
+    "atoms that are nearly nothing": {"arrays": {"components_": lambda atoms: atoms * 1e-310}},
+    "no noise": {"fitted": {"noise_variance_": 0.0}},
+    "noise below zero": {"fitted": {"noise_variance_": -1.0}},
+    "noise that is hardly there": {"fitted": {"noise_variance_": 1e-310}},
+    "huge noise": {"fitted": {"noise_variance_": 1e308}},
+    "a sweep with noise below zero": {"arrays": {"noise_variances_": with_one(-1.0)}},
+    "a sweep too few": {"arrays": {"noise_variances_": lambda noise: noise[:-1]}},
+    "a unit that is nothing": {"fitted": {"data_scale_": 5e-324}},
+    "a small unit": {"fitted": {"data_scale_": 2.0**-1000}},
+    "a large unit": {"fitted": {"data_scale_": 2.0**1000}},
+    "a unit that is no power of two": {"fitted": {"data_scale_": 3.0}},
+    "an infinite bound": {"fitted": {"lower_bound_": math.inf}},
+    "a huge bound": {"arrays": {"lower_bounds_": with_one(1e300)}},
+    "more rows than can be counted": {"fitted": {"n_samples_seen_": 10**400}},
+    "fewer rows than were summed": {"fitted": {"n_samples_seen_": 1}},
+    "a batch that cannot be counted": {"parameters": {"batch_size": 10**30}},
+    "sums of fewer than no rows": {"arrays": {"statistics.n": with_one(-1.0)}},
+    "sums of no rows": {"arrays": {"statistics.n": with_one(0.0)}},
+    "more numbers than rows": {"arrays": {"statistics.observed": with_one(1e9)}},
+    "squares below zero": {"arrays": {"statistics.square": with_one(-1.0)}},
+    "huge squares": {"arrays": {"statistics.square": with_one(1e200)}},
+    "codes of no size": {"arrays": {"statistics.prior_statistic": with_one(0.0)}},
+    "codes beyond their moments": {"arrays": {"statistics.prior_statistic": with_one(1e100)}},
+    "slopes beyond those of the prior": {"arrays": {"statistics.slope_square": with_one(1e9)}},
+    "slopes that are huge": {"arrays": {"statistics.slope_code": with_one(1e140)}},
+    "moments that are not symmetric": {"arrays": {"statistics.second_moment": one_sided}},
+    "moments that are indefinite": {"arrays": {"statistics.second_moment": indefinite}},
+    "moments below zero": {"arrays": {"statistics.second_moment": lambda moment: -moment}},
+    "names that are no words": {"parameters": {"annealing": [[1]]}},
+}
+
+
+@pytest.mark.parametrize("changes", SENSELESS.values(), ids=SENSELESS)
+def test_numbers_for_which_the_formulas_do_not_hold_are_refused(changes, tmp_path):
+    path = made_up(tmp_path / "model", FILES["model"], **changes)
+    with pytest.raises(ValueError, match=r"^[^\n]*/model (was not written by|holds parameters)[^\n]{1,300}$"):
+        SparseCoding.load(path)
+
+
+NO_MAP = {
+    "not symmetric": {"matrix": one_sided},
+    "below zero": {"matrix": lambda matrix: -matrix, "inverse": lambda inverse: -inverse},
+    "huge": {"mean": with_one(1e300)},
+    "nothing": {"matrix": np.zeros_like},
+    "another inverse": {"inverse": lambda inverse: 2 * inverse},
+    "other digits": {"mean": lambda mean: mean.astype(np.float32)},
+}
+
+
+@pytest.mark.parametrize("changes", NO_MAP.values(), ids=NO_MAP)
+def test_a_map_that_is_none_is_refused(changes, tmp_path):
+    path = made_up(tmp_path / "preparation", FILES["preparation"], arrays=changes, kind="preparation")
+    with pytest.raises(ValueError, match=r"preparation does not hold the steps of a preparation: [^\n]*ZCA map"):
+        preparation.load(path)
+
+
+NO_RUN = {
+    "scales below zero": {"prior_scale": with_one(-1.0)},
+    "huge scales": {"prior_scale": lambda scale: scale.astype(float) * 1e200},
+    "infinite codes": {"codes": with_one(np.inf)},
+    "codes that are none": {"codes": with_one(np.nan)},
+    "whole numbers": {"components": lambda atoms: atoms.astype(np.int64)},
+    "no data points": {"originals": lambda rows: rows[:0], "reconstructions": lambda rows: rows[:0]},
+}
+
+
+@pytest.mark.parametrize("changes", NO_RUN.values(), ids=NO_RUN)
+def test_a_run_of_no_numbers_is_refused(changes, tmp_path):
+    path = made_up(tmp_path / "run", FILES["run"], arrays=changes, kind="run")
+    with pytest.raises(ValueError, match=r"run does not hold the numbers of a run: [^\n]+$"):
+        results.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n_samples", 10**400), ("n_samples", -1), ("noise_std", "x"), ("seconds", math.nan), ("converged", 1)],
+    ids=["huge", "negative", "a word", "no number", "no flag"],
+)
+def test_a_number_of_a_run_that_is_none_is_refused(name, value, tmp_path):
+    path = tmp_path / "run"
+    path.write_bytes(FILES["run"])
+    arrays, header = storage.load(path, kind="run")
+    header["metrics"] = [[key, value if key == name else old] for key, old in header["metrics"]]
+    storage.save(path, arrays, header, kind="run")
+    with pytest.raises(ValueError, match=f"its metrics say that {name} is"):
+        results.load(path)
+
+
+def test_a_model_that_was_pruned_or_learned_from_gaps_and_in_parts_can_be_saved(tmp_path):
+    gaps = np.where(np.random.default_rng(0).random(BARS.shape) < 0.2, np.nan, BARS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = SparseCoding(4, **QUICK).fit(gaps)
+    model.partial_fit(gaps[:50])
+    for kept in (model, model.prune(2)):
+        kept.save(tmp_path / "model")
+        again = SparseCoding.load(tmp_path / "model").partial_fit(BARS)
+        np.testing.assert_array_equal(again.components_, kept.partial_fit(BARS).components_)
 
 
 # --- Nothing is code

@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 from sparsentropy import datasets, storage
 from sparsentropy.datasets import ZCA, checks
 from sparsentropy.datasets.images import SUFFIXES, Errors, NamedImages, named_images
+from sparsentropy.visible import word
 
 if TYPE_CHECKING:
     from sparsentropy.rows import AbstractSource
 
 Array = NDArray[Any]
 Whitening = Literal["olshausen", "zca", "none"]
+
+_WIDEST = 2**15  # side of a patch in pixels
+_LARGEST = 1e150  # number in a file, whose square still is one
+_ROUNDING = 1e-5  # of the largest number of a matrix; zca keeps directions down to 1e-8 of the widest
 
 
 @final
@@ -390,27 +395,52 @@ def load(path: str | os.PathLike[str]) -> Preparation:
     arrays, steps = storage.load(path, kind="preparation")
     try:
         columns = steps.pop("columns")
-        found = Preparation(**steps, zca=ZCA(**arrays) if arrays else None, columns=columns and tuple(columns))
+        if columns is not None and not isinstance(columns, list):
+            raise TypeError("the names of columns must be a list")
+        columns = None if columns is None else tuple(columns)
+        found = Preparation(**steps, zca=ZCA(**arrays) if arrays else None, columns=columns)
         _check(found)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the steps of a preparation: {storage.word(error)}") from None
+    except (KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+        raise ValueError(f"{path} does not hold the steps of a preparation: {word(error)}") from None
     return found
 
 
 def _check(found: Preparation) -> None:
     """Refuse what no preparation can be: anybody may have written the file."""
-    if found.patch_size is not None:
-        checks.count("patch_size", found.patch_size)
+    if found.patch_size is not None and not 0 < checks.count("patch_size", found.patch_size) <= _WIDEST:
+        raise ValueError(f"patch_size is {word(found.patch_size)}, expected at most {_WIDEST}")
     if found.whiten not in get_args(Whitening):
         raise ValueError(f"whiten is {found.whiten!r}, expected one of {', '.join(get_args(Whitening))}")
-    if found.columns is not None and not all(isinstance(name, str) for name in found.columns):
+    columns = found.columns
+    if columns is not None and not (columns and all(isinstance(name, str) for name in columns)):
         raise TypeError("the names of columns must be text")
+    if columns is not None and len(set(columns)) < len(columns):
+        raise ValueError("two columns have the same name")
     if not isinstance(found.colour, bool) or not isinstance(found.remove_mean, bool):
         raise TypeError("colour and remove_mean must be true or false")
-    if found.zca is None:
-        return
-    d = found.zca.mean.size
-    for name, array in vars(found.zca).items():
+    if (found.zca is not None) != (found.whiten == "zca"):
+        raise ValueError(f"whiten is {found.whiten}, and there is {'no' if found.zca is None else 'a'} ZCA map")
+    if found.zca is not None:
+        _check_zca(found.zca)
+
+
+def _check_zca(zca: ZCA) -> None:
+    """Refuse a map that whitens nothing, or whose inverse is another one's."""
+    d = zca.mean.size
+    for name, array in vars(zca).items():
         shape = (d,) if name == "mean" else (d, d)
-        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(f"{name} of the ZCA map must be finite numbers of shape {shape}, got {array.shape}")
+        if d == 0 or array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+            raise ValueError(f"{name} of the ZCA map must be finite numbers in float64 of shape {shape}")
+        if (largest := np.abs(array).max()) > _LARGEST or (name != "mean" and largest < 1 / _LARGEST):
+            raise ValueError(f"{name} of the ZCA map has sizes beyond {1 / _LARGEST:g} and {_LARGEST:g}")
+    for name, array in (("matrix", zca.matrix), ("inverse", zca.inverse)):
+        unit = np.abs(array).max()
+        if np.abs(array - array.T).max() > _ROUNDING * unit:
+            raise ValueError(f"{name} of the ZCA map must be symmetric")
+        if np.linalg.eigvalsh(array / unit)[0] < -_ROUNDING:
+            raise ValueError(f"{name} of the ZCA map must not have negative eigenvalues")
+    # Divided by their sizes, so that products are numbers. It is a pseudo-inverse where data have no variance
+    matrix, inverse = zca.matrix / np.abs(zca.matrix).max(), zca.inverse / np.abs(zca.inverse).max()
+    factor = float(np.abs(zca.matrix).max()) * float(np.abs(zca.inverse).max())
+    if not np.abs(factor * (matrix @ inverse @ matrix) - matrix).max() <= _ROUNDING:
+        raise ValueError("inverse of the ZCA map is not that of its matrix")

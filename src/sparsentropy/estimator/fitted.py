@@ -23,6 +23,7 @@ from sparsentropy.inference.encoders import Encoder
 from sparsentropy.learning import em
 from sparsentropy.module import SparseCodingModule
 from sparsentropy.objectives import Statistics
+from sparsentropy.visible import word
 
 
 class AbstractFitted(AbstractInferring, ABC):
@@ -127,6 +128,9 @@ class AbstractFitted(AbstractInferring, ABC):
     def save(self, path: str | Path) -> None:
         """Write the model to a file: safetensors with a JSON header, no code inside.
 
+        Parameters that say where and how this machine works (`cache`, `checkpoint`, `checkpoint_every`, `resume`,
+        `distributed`, `device`, `verbose`, `callback`) are left out, and have their defaults in a model that is loaded.
+
         Parameters
         ----------
         path : str or Path
@@ -158,18 +162,18 @@ class AbstractFitted(AbstractInferring, ABC):
         OSError
             If there is no such file, or it cannot be read.
         ValueError
-            If it is not such a model, is damaged, or was written by a newer version.
+            If it is not such a model, is damaged, or was written by another version.
         """
         saved = model_file.read(path)
         try:
             model = cls(**saved.parameters)
         except TypeError as error:
-            raise ValueError(f"{path} holds parameters that {cls.__name__} does not know ({error}).") from None
+            raise ValueError(f"{path} holds parameters that {cls.__name__} does not know ({word(error)}).") from None
         try:
             inputs.check_parameters(model)
             inputs.resolve_dtype(model.dtype, np.dtype(float))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} holds parameters that {cls.__name__} does not take: {error}") from None
+            raise ValueError(f"{path} holds parameters that {cls.__name__} does not take: {word(error)}") from None
         vars(model).update(saved.fitted)
         if saved.encoder:
             with torch.device("meta"):  # no memory is taken for what the file only claims
