@@ -199,6 +199,12 @@ def test_features_have_names(names, shown):
     assert ">age<" not in crowd
 
 
+@pytest.mark.parametrize("unit", [1e-140, 1.0, 1e140])
+def test_profiles_of_flat_rows_have_a_height(unit, ax):
+    plotting.profiles(np.full((2, 1), 3 * unit), np.full((2, 1), 4.5 * unit), ax)
+    assert [float(line.get_ydata()[0]) for line in ax.lines] == pytest.approx([0, 0.5, -1.1, -0.6])
+
+
 def test_profiles_have_gaps_where_values_are_missing(ax):
     data = np.array([[0.0, np.nan, 2.0], [1.0, 0.0, np.nan]])
     plotting.profiles(data, np.nan_to_num(data), ax)

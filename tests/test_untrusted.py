@@ -480,6 +480,7 @@ NO_RUN = {
     "infinite codes": {"codes": with_one(np.inf)},
     "codes that are none": {"codes": with_one(np.nan)},
     "whole numbers": {"components": lambda atoms: atoms.astype(np.int64)},
+    "nothing known": {"originals": lambda rows: np.full_like(rows, np.nan)},
     "no data points": {"originals": lambda rows: rows[:0], "reconstructions": lambda rows: rows[:0]},
 }
 

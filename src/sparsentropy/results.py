@@ -322,8 +322,8 @@ def _check(found: Result) -> None:
         raise ValueError(f"its patch_shape is {shape}; there are three colours, or none")
     if 0 in found.components.shape or 0 in found.lower_bounds.shape or found.lower_bounds.ndim != 1:
         raise ValueError("it has no components or no sweeps")
-    if 0 in found.originals.shape or 0 in found.codes.shape:
-        raise ValueError("it has no data points")
+    if 0 in found.originals.shape or 0 in found.codes.shape or np.isnan(found.originals).all(axis=1).any():
+        raise ValueError("it has no data points, or some of which nothing is known")
     if found.noise_std_per_sweep.shape != found.lower_bounds.shape:
         raise ValueError("its noise and its bounds are not of the same sweeps")
     if found.held_out_bounds is not None and found.held_out_bounds.shape != found.lower_bounds.shape:

@@ -163,7 +163,7 @@ def profiles(
     feature = np.arange(1, data.shape[1] + 1, step)
     # One unit of height per data point, whatever the unit of the data.
     low, high = np.nanmin(data, axis=1), np.nanmax(data, axis=1)
-    span = max(float((high - low).max()), np.finfo(float).tiny)
+    span = float((high - low).max()) or float(np.nanmax(np.abs(data))) or 1.0  # data points may all be flat
     for row, (point, fit, middle) in enumerate(zip(data, fits, (low + high) / 2, strict=True)):
         ax.plot(feature, (point[::step] - middle) / span - 1.1 * row, color=MUTED, linewidth=2.2, alpha=0.6)
         ax.plot(feature, (fit[::step] - middle) / span - 1.1 * row, color=ACCENT, linewidth=1)
