@@ -81,7 +81,7 @@ def same(one, other):
         {"dtype": "float32"},
         {"learning": "minibatch"},
         {"learning": "minibatch", "validation_fraction": 0.2, "n_init": 2},
-        {"learning": "minibatch", "posterior": "low-rank", "rank": 2, "max_iter": 4, "batch_size": 100},
+        {"learning": "minibatch", "posterior": "low-rank", "rank": 2, "max_iter": 4, "batch_size": 50},
         {"inference": "amortized"},
         {"inference": "amortized", "refine": 2, "max_iter": 4},
         {"inference": "amortized", "encoder": "mlp", "posterior": "low-rank", "rank": 2, "max_iter": 4},
@@ -94,13 +94,16 @@ def test_a_run_that_goes_on_ends_at_the_same_bits(options, tmp_path, monkeypatch
     for name in ("WARM_UP", "STEPS", "PASSES"):
         monkeypatch.setattr(gradient, name, 5)  # a wrong bit would be seen after a few steps, too
     monkeypatch.setattr(minibatch, "ROUND", (2, 5))
-    data, seed = BARS[:800] if options.keys() & {"posterior", "inference"} else BARS, {}
+    # More rows than are computed with at a time, where that matters; few where posteriors cost much
+    data, seed = BARS if options.keys() <= {"cache", "low_memory"} else BARS[:800], {}
+    if options.get("posterior") == "low-rank":
+        data = BARS[:300]
     if "random_state" in options:
         seed = {"random_state": np.random.RandomState(5)}  # which the run that goes on does not know
     options, sweeps = QUICK | options, []
     whole = SparseCoding(**options | seed, callback=lambda p: sweeps.append(p.sweep)).fit(data)
     end = {len(sweeps)} if options.keys() <= QUICK.keys() | {"inference", "n_init"} else set()
-    for at in sorted({3, len(sweeps) // 2} | end):
+    for at in sorted({len(sweeps) // 2} | end):
         if seed:
             seed = {"random_state": np.random.RandomState(5)}
         stopped(tmp_path / str(at), at, data, **options | seed)
