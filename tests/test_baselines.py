@@ -46,7 +46,7 @@ def test_the_gauge_changes_nothing():
 
 def test_the_standard_bound_becomes_the_sum_of_three_entropies():
     x = sources(n=60)
-    steps = list(baselines.by_gradient(x, *started(x), rate=0.05, steps=3000))
+    steps = list(baselines.by_gradient(x, *started(x), rate=0.1, steps=1500))
     gaps = np.array([step.entropy_sum - step.lower_bound for step in steps])
     assert gaps.min() > -1e-9  # L_H is the maximum over λ and σ²
     assert gaps[0] > 1

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from sparsentropy import datasets, runs
 from sparsentropy.cli import app
+from sparsentropy.learning import gradient
 from sparsentropy.model import Parameters
 from sparsentropy.runs import FILES
 
@@ -157,7 +158,9 @@ def test_fit_refuses_what_memory_does_not_hold(files, tmp_path, monkeypatch):
         ["--dtype", "float64", "--device", "cpu", "--batch-size", 50, "--n-init", 2],
     ],
 )
-def test_fit_takes_every_option(files, tmp_path, options):
+def test_fit_takes_every_option(files, tmp_path, options, monkeypatch):
+    monkeypatch.setattr(gradient, "WARM_UP", 20)
+    monkeypatch.setattr(gradient, "STEPS", 5)
     result = invoke("fit", files / "table.npy", "-o", tmp_path / "run", "--components", 2, "--max-iter", 2, *options)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "report.html").exists()

@@ -110,7 +110,7 @@ def test_every_sweep_raises_the_likelihood(d, h):
 
 def test_learning_ends_where_the_gradient_is_zero():
     x = drawn(contexts_of(3, 3, k=2), 300)[0]
-    for sweep in in_contexts.learn(x, contexts_of(3, 3, k=2, seed=5), max_iter=6000, tol=0.0):
+    for sweep in in_contexts.learn(x, contexts_of(3, 3, k=2, seed=5), max_iter=3000, tol=0.0):
         last = sweep.contexts
     W = last.dictionary.clone().requires_grad_()
     log_variance = last.prior_variance.log().requires_grad_()

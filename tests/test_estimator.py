@@ -78,8 +78,8 @@ def assert_same_model(one, other):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:the mean of")
 @parametrize_with_checks(
-    [SparseCoding(2, posterior=name, rank=1, max_iter=10) for name in POSTERIORS]
-    + [SparseCoding(2, inference="amortized", max_iter=10)]
+    [SparseCoding(2, posterior=name, rank=1, max_iter=4) for name in POSTERIORS]
+    + [SparseCoding(2, inference="amortized", max_iter=4)]
 )
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
@@ -436,7 +436,7 @@ def test_small_batches_lead_to_the_same_model():
 def test_learning_stops_when_rows_set_aside_gain_nothing_more():
     """Forty atoms on 300 rows of pure noise learn these rows by heart."""
     data = np.random.default_rng(0).normal(size=(400, 40)) * np.linspace(1, 2, 40)
-    parameters = {"n_components": 40, "tol": 1e-4}
+    parameters = {"n_components": 40, "tol": 1e-3}
     whole = new(**parameters).fit(data[:300])
     model = new(**parameters, validation_fraction=0.25).fit(data)
     assert model.converged_
@@ -838,7 +838,7 @@ def gappy(part=0.3, seed=0):
 def test_missing_values_are_filled_in_and_known_ones_kept(posterior, least):
     """The share of values in their intervals of 90 % is too small where codes are taken to be independent."""
     data, missing = gappy()
-    model = new(posterior=posterior, tol=0.05).fit(data)
+    model = new(posterior=posterior, tol=0.5 if posterior == "low-rank" else 0.05).fit(data)
     filled, std = model.impute(data, return_std=True)
     np.testing.assert_array_equal(model.impute(data), filled)
     np.testing.assert_array_equal(filled[~missing], X[~missing])

@@ -216,7 +216,7 @@ def learned(x, h, solver, **settings):
 
 @each_solver
 def test_no_sweep_lowers_the_bound_of_what_was_seen(name):
-    x = with_gaps(make_bars(600, size=4, noise_std=0.2, seed=1).data, 0.3)
+    x = with_gaps(make_bars(300, size=4, noise_std=0.2, seed=1).data, 0.3)
     before = x.clone()
     sweeps = learned(x, 8, SOLVERS[name], max_iter=12)
     bounds = [sweep.lower_bound for sweep in sweeps]
@@ -283,6 +283,6 @@ def test_rows_that_are_all_the_same_but_for_their_gaps_have_a_start():
     x = np.repeat(row[None], 6, axis=0)
     for place in ((0, 3), (0, 5), (1, 0), (1, 5), (2, 5), (3, 3), (3, 5), (4, 0)):
         x[place] = np.nan
-    for order in itertools.permutations(range(6)):
+    for order in itertools.islice(itertools.permutations(range(6)), 0, None, 7):
         moment = start.completed_second_moment(torch.from_numpy(x[list(order)]).float(), generator(0))
         assert float(torch.linalg.eigvalsh(moment)[-1]) == pytest.approx(float(np.square(row).sum()), rel=0.1)

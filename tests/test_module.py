@@ -7,6 +7,7 @@ import torch
 from cases import generator, normal, positive, unit_dictionary
 from sparsentropy import SparseCoding
 from sparsentropy.datasets import make_bars
+from sparsentropy.learning import gradient
 from sparsentropy.model import Parameters
 from sparsentropy.module import SparseCodingModule
 from sparsentropy.objectives import elbo_rows
@@ -77,7 +78,9 @@ def test_it_does_what_the_model_does(dtype, unit):
 @pytest.mark.parametrize(
     "kind", [{"posterior": "diagonal"}, {"posterior": "low-rank", "rank": 2, "encoder": "mlp"}], ids=str
 )
-def test_an_encoder_comes_along(kind):
+def test_an_encoder_comes_along(kind, monkeypatch):
+    monkeypatch.setattr(gradient, "WARM_UP", 20)
+    monkeypatch.setattr(gradient, "STEPS", 5)
     model = SparseCoding(8, inference="amortized", max_iter=3, random_state=0, **kind).fit(BARS)
     module, x = model.to_module(), torch.from_numpy(BARS[:20])
     np.testing.assert_allclose(module.encode(x).detach(), model.transform(BARS[:20]), atol=1e-5)
