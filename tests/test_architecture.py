@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "sparsentropy"
 HERE = "tests/test_architecture.py"
 
 LAYERS = [
-    {"launch", "arithmetic", "visible"},
+    {"launch", "arithmetic", "temporaries", "visible"},
     {"rendezvous"},
     {"team"},
     {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage"},

@@ -10,7 +10,6 @@ arrays mean, and whether NaN is allowed in them, is for the caller to say.
 import hashlib
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 
+from sparsentropy import temporaries
 from sparsentropy.visible import word
 
 FORMAT = "sparsentropy"
@@ -165,7 +165,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Parameters
     ----------
     path : path
-        File to write. Its folder must exist. A symbolic link is followed.
+        File to write. Its folder must exist. A file that is there keeps its permissions, and until the new one is
+        complete nobody else can read it. A symbolic link is followed. A hard link is cut: the file's other names
+        keep what was there.
 
     Yields
     ------
@@ -191,20 +193,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     path, told = _path(path), None
     try:
         target = _target(path)
-        temporary = target.with_name(f".{FORMAT}-{secrets.token_hex(8)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                try:
-                    yield file
-                except OSError as error:
-                    told = error if error.errno is None else None  # of another file in the block, in words of its own
-                    raise
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        mode = stat.S_IMODE(target.stat().st_mode) & 0o777 if target.exists() else None
+        temporaries.remove_abandoned(target.parent)
+        with temporaries.file(target.parent, mode) as (file, mode):
+            try:
+                yield file
+            except OSError as error:
+                told = error if error.errno is None else None  # of another file in the block, in words of its own
+                raise
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(OSError):  # disks without permissions
+                os.fchmod(file.fileno(), mode)
+            os.replace(file.name, target)
     except OSError as error:
         if error is told:
             raise
@@ -351,11 +352,18 @@ def check_output(path: Path, kinds: tuple[str, ...]) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a file whose folder does not exist.
+    """Refuse a file whose folder does not exist or takes no files, and what is there but is no file.
 
     Raises
     ------
-    FileNotFoundError
+    OSError
     """
-    if not path.resolve().parent.is_dir():
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
+    try:
+        _target(path)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"its folder, {folder}, may not be written to")
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written ({error.strerror or error}); give another name") from None
