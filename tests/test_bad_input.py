@@ -285,7 +285,11 @@ PARAMETERS = COUNTS | {
     "device=mps": (fit(X, device="mps"), ValueError, DEVICE + "'mps'"),
     "device=cuda:x": (fit(X, device="cuda:x"), ValueError, DEVICE + "'cuda:x'"),
     "device=None": (fit(X, device=None), ValueError, DEVICE + "None"),
-    "device=cuda:99": (fit(X, device="cuda:99"), ValueError, r"'cuda:99' is not there \(\d+ .*use 'cpu' or 'auto'"),
+    "device=cuda:99": (
+        fit(X, device="cuda:99"),
+        ValueError,
+        r"no CUDA device number 99 found \(\d+ .*device='cpu'",
+    ),
     "dtype=float16": (fit(X, dtype="float16"), ValueError, "dtype must be one of 'auto', .*'float16'"),
     "dtype=type": (fit(X, dtype=np.float32), ValueError, "dtype must be one of 'auto', 'float32'"),
     "verbose=-1": (fit(X, verbose=-1), ValueError, "verbose must be an integer of at least 0; got -1"),

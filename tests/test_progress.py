@@ -49,12 +49,27 @@ def test_parts_of_the_data_are_named_and_not_counted():
 
 
 def test_the_time_left_is_judged_by_sweeps_over_all_data():
-    assert [line.split("noise 0.2")[1] for line in log(sweeps(62, parts=50))[:3]] == ["", "", "  1:52 left"]
+    assert [line.split("noise 0.2")[1] for line in log(sweeps(62, parts=50))[:3]] == ["", "", "  at most 1:52 left"]
 
 
 def test_a_second_start_counts_anew():
     written = log(sweeps(10), sweeps(10, start=2))
     assert written[10].startswith("start 2  sweep 1/10  ")
+
+
+def test_the_last_sweep_of_each_start_is_written():
+    early = [sweep for start in (1, 2) for sweep in list(sweeps(200, start=start))[:29]]
+    assert [line.split("  bound")[0] for line in log(early)] == [
+        "sweep 1/200",
+        "sweep 20/200",
+        "sweep 29/200",
+        "start 2  sweep 20/200",
+        "start 2  sweep 29/200",
+    ]
+
+
+def test_nothing_is_written_where_nothing_was_learned():
+    assert log() == []
 
 
 def test_a_terminal_shows_one_line_that_is_gone_afterwards():
@@ -64,7 +79,7 @@ def test_a_terminal_shows_one_line_that_is_gone_afterwards():
         for sweep in sweeps(3, parts=2):
             callback(sweep)
     shown = text.getvalue()
-    assert "sweep 3/3  bound -2.00  noise 0.2  0:00 left" in shown
+    assert "sweep 3/3  bound -2.00  noise 0.2  at most 0:00 left" in shown
     assert shown.endswith("\x1b[2K")
 
 

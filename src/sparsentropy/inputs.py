@@ -386,10 +386,9 @@ def resolve_device(name: Any) -> torch.device:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {name!r}.") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {name!r}.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {name!r} is not there ({torch.cuda.device_count()} CUDA devices): use 'cpu' or 'auto'."
-        )
+    if device.type == "cuda" and (device.index or 0) >= (found := torch.cuda.device_count()):
+        which = "" if device.index is None else f" number {device.index}"
+        raise ValueError(f"no CUDA device{which} found ({found} available): set device='cpu' or device='auto'.")
     return device
 
 

@@ -79,7 +79,9 @@ def shown(console: Console, n: int) -> Iterator[Callable[[Sweep], None]]:
     """
     count = _Counter(n)
     if not console.is_terminal:
-        yield lambda sweep: _log(console, count, sweep)
+        log = _Log(console, count)
+        yield log.tell
+        log.end()
         return
     with Progress(BarColumn(20), _State(), console=console, transient=True) as progress:
         task = progress.add_task("learning", total=None, state="first sweep")
@@ -201,16 +203,31 @@ class _Counter:
         return f"{many}{where}  bound {sweep.lower_bound:.2f}  noise {sweep.noise_variance**0.5:.4g}{self._left(sweep)}"
 
     def _left(self, sweep: Sweep) -> str:
-        """The time left, judged by the sweeps over all data after the first of them."""
+        """The time left if no sweep is spared, judged by the sweeps over all data after the first of them."""
         if self.sweeps < 2:
             return ""
         left = round((sweep.seconds - self.began) / (self.sweeps - 1) * (sweep.max_sweeps - self.sweeps))
-        return f"  {left // 60}:{left % 60:02d} left"
+        return f"  at most {left // 60}:{left % 60:02d} left"
 
 
-def _log(console: Console, count: _Counter, sweep: Sweep) -> None:
-    """Write a line for every part of the data, and every tenth of the way over all data."""
-    before = count.rows
-    state = count.tell(sweep)
-    if sweep.rows != before or (count.sweeps and count.sweeps % max(1, round(sweep.max_sweeps / 10)) == 0):
-        console.print(state, soft_wrap=True)
+@final
+class _Log:
+    """A line for every part of the data, every tenth of the way over all data, and the last sweep of each start."""
+
+    def __init__(self, console: Console, count: _Counter) -> None:
+        self.console, self.count, self.waiting = console, count, ""
+
+    def tell(self, sweep: Sweep) -> None:
+        """Take note of a sweep, and write a line if it is time for one."""
+        count, before = self.count, self.count.rows
+        if sweep.start != count.start:
+            self.end()
+        self.waiting = count.tell(sweep)
+        if sweep.rows != before or (count.sweeps and count.sweeps % max(1, round(sweep.max_sweeps / 10)) == 0):
+            self.end()
+
+    def end(self) -> None:
+        """Write the line of the last sweep if that was not done."""
+        if self.waiting:
+            self.console.print(self.waiting, soft_wrap=True)
+        self.waiting = ""
