@@ -13,7 +13,7 @@ LAYERS = [
     {"launch", "arithmetic", "temporaries", "visible"},
     {"rendezvous"},
     {"team"},
-    {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage"},
+    {"schedules", "metrics", "gabor", "datasets", "folded_normal", "precision", "rows", "storage", "folders"},
     {"priors", "likelihoods", "posteriors"},
     {"model", "contexts"},
     {"gaps"},

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -176,14 +177,93 @@ def test_the_same_seed_gives_the_same_codes(files, run, tmp_path):
 
 def test_a_run_may_be_written_over_and_beside_other_files_only_by_force(files, run, tmp_path):
     options = ["--components", 2, "--max-iter", 1]
-    assert invoke("fit", files / "table.npy", "--out", tmp_path, *options).exit_code == 0
-    assert invoke("fit", files / "table.npy", "--out", tmp_path, *options).exit_code == 0
+    first = invoke("fit", files / "table.npy", "--out", tmp_path, *options)
+    assert first.exit_code == 0
+    assert "replacing" not in first.stderr
+    at = datetime(2026, 1, 2, 3, 4, 5)
+    for file in tmp_path.iterdir():
+        os.utime(file, (at.timestamp(), at.timestamp()))
+    again = invoke("fit", files / "table.npy", "--out", tmp_path, *options)
+    assert f"replacing the run of 2026-01-02 03:04:05 in {tmp_path}\n" in again.stderr
     (tmp_path / "thesis.tex").write_text("precious")
     refused = invoke("fit", files / "table.npy", "--out", tmp_path, *options)
     assert refused.exit_code == 2
     assert "thesis.tex" in refused.stderr
     assert invoke("fit", files / "table.npy", "--out", tmp_path, "--force", *options).exit_code == 0
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_learning(files, monkeypatch):
+    monkeypatch.setattr("sparsentropy.fit_command.learn_and_report", None)
+    result = invoke("fit", files / "table.npy", "--out", "/proc/foo")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: /proc/foo cannot be written to (")
+    assert result.stderr.endswith("; give another folder\n")
+
+
+def test_no_command_is_answered_by_help_alone():
+    result = invoke()
+    assert result.exit_code == 2
+    assert "Usage: " in result.output
+    assert "error:" not in result.output
+
+
+WRONG_PATHS = [
+    "fit nowhere.csv --out new",
+    "fit . --out /proc/foo",
+    "fit . --out new --checkpoint notes.txt",
+    "fit . --out new --device toaster",
+    "fit . --out new --every soon",
+    "encode nowhere . -o z.npy",
+    "encode . . -o z.npy",
+    "encode . . -o nowhere/z.npy",
+    "encode . . -o folder.npy",
+    "impute nowhere . -o z.csv",
+    "score nowhere .",
+    "denoise nowhere.png -o z.png",
+    "inpaint nowhere.png -o z.png",
+    "inpaint notes.txt -o z.png --model nowhere",
+]
+
+
+def test_wrong_paths_are_told_without_the_heavy_libraries(tmp_path):
+    code = (
+        "import sys; from typer.testing import CliRunner; from sparsentropy.cli import app\n"
+        "for line in sys.argv[1:]:\n"
+        "    print(CliRunner().invoke(app, line.split()).output, end='')\n"
+        "print(sorted({'torch', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "folder.npy").mkdir()
+    answer = subprocess.run([sys.executable, "-c", code, *WRONG_PATHS], capture_output=True, text=True, cwd=tmp_path)
+    *lines, loaded = answer.stdout.splitlines()
+    assert loaded == "[]"
+    assert len(lines) == len(WRONG_PATHS)
+    for typed, line in zip(WRONG_PATHS, lines, strict=True):
+        assert line.startswith("error: "), typed
+        assert re.search("nowhere|/proc/foo|notes.txt|toaster|soon|holds no model|is a folder", line), typed
+    assert sorted(os.listdir(tmp_path)) == ["folder.npy", "notes.txt"]
+
+
+BYTES = b"lat\xf6n".decode(errors="surrogateescape")  # not UTF-8
+
+
+def test_names_of_files_may_be_in_any_encoding(files, noisy, tmp_path):
+    table, run, codes = (tmp_path / f"{BYTES}{ending}" for ending in (".csv", "", ".npz"))
+    table.write_bytes((files / "table.csv").read_bytes())
+    fitted = invoke("fit", table, "--out", run, "--components", 2, "--max-iter", 2)
+    assert fitted.exit_code == 0, fitted.stderr
+    assert fitted.stdout_bytes == os.fsencode(run / "report.html") + b"\n"
+    assert json.loads((run / "metrics.json").read_bytes())["title"] == "lat\ufffdn.csv"
+    assert "<h1>lat\ufffdn.csv</h1>" in (run / "report.html").read_text(encoding="utf-8")
+    assert invoke("report", run).exit_code == 0
+    assert invoke("encode", run, table, "-o", codes).exit_code == 0
+    assert invoke("score", run, table).exit_code == 0
+    (tmp_path / f"{BYTES}.png").write_bytes((noisy / "grey.png").read_bytes())
+    clean, page = tmp_path / f"clean{BYTES}.png", tmp_path / f"{BYTES}.html"
+    result = invoke("denoise", tmp_path / f"{BYTES}.png", "-o", clean, "--sigma", 20, "--report", page)
+    assert result.exit_code == 0, result.output
+    assert "lat?n.png" in page.read_text(encoding="utf-8")
 
 
 def test_codes_are_written_in_three_formats(files, run, tmp_path):
@@ -424,7 +504,7 @@ def test_ctrl_c_keeps_the_best_state_and_says_so(files, tmp_path):
     code, out, err = interrupted_fit(files, tmp_path / "run")
     assert code == 130, err
     assert "Traceback" not in err
-    assert "stopped by hand; keeping the best state so far\n" in err
+    assert "interrupted; saving the best state so far\n" in err
     assert out.strip() == str(tmp_path / "run" / "report.html")
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(FILES)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["interrupted"] is True
@@ -432,17 +512,32 @@ def test_ctrl_c_keeps_the_best_state_and_says_so(files, tmp_path):
     assert invoke("score", tmp_path / "run", files / "table.npy").exit_code == 0
 
 
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+
 def test_ctrl_c_before_learning_writes_nothing(files, tmp_path, monkeypatch):
     from sparsentropy.preparation import Preparation
-
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
 
     monkeypatch.setattr(Preparation, "read", interrupt)
     result = invoke("fit", files / "table.npy", "--out", tmp_path / "run")
     assert result.exit_code == 130
-    assert result.stderr == "stopped by hand before the result was written\n"
+    assert result.stderr == "interrupted; nothing was written\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_after_learning_leaves_the_earlier_run_and_says_so(files, tmp_path, monkeypatch):
+    from sparsentropy import report
+
+    arguments = ["fit", files / "table.npy", "--out", tmp_path / "run", "--components", 2, "--max-iter", 1]
+    assert invoke(*arguments).exit_code == 0
+    before = snapshot(tmp_path)
+    monkeypatch.setattr(report, "render", interrupt)
+    result = invoke(*arguments, "--seed", 1)
+    assert result.exit_code == 130
+    assert result.stderr.endswith(f"interrupted; the earlier run in {tmp_path / 'run'} is as it was\n")
+    assert result.stdout == ""
+    assert snapshot(tmp_path) == before
 
 
 @pytest.fixture(scope="module")

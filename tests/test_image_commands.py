@@ -64,7 +64,7 @@ def test_ctrl_c_ends_all_and_says_what_is_written(folder, tmp_path, monkeypatch)
     fails(monkeypatch, "b.png", KeyboardInterrupt())
     result = invoke("denoise", folder, "-o", tmp_path / "out", "--sigma", 9, "--report", tmp_path / "page.html")
     assert result.exit_code == 130
-    assert "stopped by hand; 1 of 3 images are written" in result.stderr
+    assert "interrupted; 1 of 3 images are written" in result.stderr
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
     assert "a.png" in (tmp_path / "page.html").read_text(encoding="utf-8")
 

@@ -5,6 +5,8 @@ one line on the error stream and exit code 2. Numbers and the paths of reports g
 to the error stream. What takes long to import is imported by the command that needs it: help comes at once.
 """
 
+import io
+import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -76,10 +78,13 @@ class _OneLineErrors(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         extra["standalone_mode"] = False
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files go to other programs as they are
+            sys.stdout.reconfigure(errors="surrogateescape")
         try:
             code = super().main(*args, **extra)
         except _UsageError as error:
-            code = terminal.fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
+            text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+            code = terminal.fail(text) if text else 2  # without a command there is only help
         raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -88,8 +93,8 @@ class _OneLineErrors(TyperGroup):
                 return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors, and no failures
             raise
-        except KeyboardInterrupt:
-            terminal.say("stopped by hand before the result was written")
+        except KeyboardInterrupt as error:
+            terminal.say(str(error) or "interrupted before the result was written")
             raise typer.Exit(130) from None
         except _BAD_INPUT as error:
             raise typer.Exit(terminal.fail(in_options(str(error))) if _for_this_process(error) else 2) from error
@@ -170,17 +175,17 @@ def demo(
 
     Example: [bold]sparsentropy demo --out demo-run[/bold]
     """
-    from sparsentropy import datasets, runs
-    from sparsentropy.fit_command import Data, learn_and_report
-    from sparsentropy.preparation import Preparation
+    from sparsentropy.fit_command import Data, learn_and_report, started
 
-    team = _team(context)
-    with team.together():
-        runs.check(out, force=force)
-        preparation = Preparation(patch_size=16, whiten="olshausen")
-        rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
-    wish = {"n_components": components, "tol": 0.02, "random_state": seed}
-    learn_and_report(Data(rows, "Natural image patches"), preparation, out, wish, team, held_out=0.1)
+    with started(lambda: _team(context), out, force=force, check=lambda: None) as team:
+        from sparsentropy import datasets
+        from sparsentropy.preparation import Preparation
+
+        with team.together():
+            preparation = Preparation(patch_size=16, whiten="olshausen")
+            rows = preparation.rows(datasets.load_photographs(), n=patches, seed=seed)
+        wish = {"n_components": components, "tol": 0.02, "random_state": seed}
+        learn_and_report(Data(rows, "Natural image patches"), preparation, out, wish, team, held_out=0.1)
 
 
 @app.command()
@@ -230,28 +235,36 @@ def fit(
 
     Example: [bold]sparsentropy fit rows.npy --out runs/rows --checkpoint ckpt --every 10m --resume[/bold]
     """
-    from sparsentropy import datasets, runs
     from sparsentropy.fit_command import Data as Given
-    from sparsentropy.fit_command import learn_and_report
-    from sparsentropy.preparation import Preparation, is_images
+    from sparsentropy.fit_command import learn_and_report, started
 
-    team = _team(context)
-    with team.together(), terminal.warnings_as_notes(shown=team.rank == 0):
-        runs.check(out, force=force)
-        preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
-        columns = datasets.columns_of(data)
-        found = preparation.read(data, key=key, errors="warn")
-        preparation = _complete(preparation, whiten, images=is_images(found))
-        table_commands.check_stack(data, found, preparation.patch_size)
-        rows = preparation.rows(found, n=patches, seed=seed)
     wish = {"n_components": components, "posterior": posterior.value, "rank": rank, "max_iter": max_iter}
     wish |= {"inference": inference.value, "encoder": encoder.value, "refine": refine}
     wish |= {"tol": tol, "batch_size": batch_size, "cache": cache, "n_init": n_init, "random_state": seed}
     wish |= {"dtype": dtype.value, "device": device}
     wish |= {"checkpoint": checkpoint, "checkpoint_every": seconds(every), "resume": resume}
     wish |= {"learning": learning.value, "annealing": None if annealing is Annealing.NONE else annealing.value}
-    given = Given(rows, data.resolve().name, None if columns is None else columns.names)
-    learn_and_report(given, preparation, out, wish, team, held_out=held_out)
+    with started(lambda: _team(context), out, force=force, check=lambda: _check_inputs(data, checkpoint)) as team:
+        from sparsentropy import datasets
+        from sparsentropy.preparation import Preparation, is_images
+
+        with team.together(), terminal.warnings_as_notes(shown=team.rank == 0):
+            preparation = Preparation(patch_size=patch_size, colour=colour, remove_mean=remove_mean)
+            columns = datasets.columns_of(data)
+            found = preparation.read(data, key=key, errors="warn")
+            preparation = _complete(preparation, whiten, images=is_images(found))
+            table_commands.check_stack(data, found, preparation.patch_size)
+            rows = preparation.rows(found, n=patches, seed=seed)
+        given = Given(rows, data.resolve().name, None if columns is None else columns.names)
+        learn_and_report(given, preparation, out, wish, team, held_out=held_out)
+
+
+def _check_inputs(data: Path, checkpoint: Path | None) -> None:
+    from sparsentropy.datasets import checks
+
+    checks.path("DATA", data)
+    if checkpoint is not None and checkpoint.exists() and not checkpoint.is_dir():
+        raise NotADirectoryError(f"--checkpoint {checkpoint} is a file; give a folder")
 
 
 @app.command()

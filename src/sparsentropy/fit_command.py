@@ -4,6 +4,7 @@ Of several processes that learn together all learn, and the first one speaks and
 """
 
 import contextlib
+import os
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from sparsentropy import terminal
 from sparsentropy.options import in_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
     from sparsentropy.estimator import SparseCoding
@@ -43,6 +46,32 @@ class Data:
     names: tuple[str, ...] | None = None
 
 
+@contextlib.contextmanager
+def started(
+    start: "Callable[[], AbstractTeam]", out: Path, *, force: bool, check: "Callable[[], object]"
+) -> "Iterator[AbstractTeam]":
+    """Refuse what cannot be used, make the run folder, and start the team: in this order, unless others wait for it.
+
+    The folder is taken away again if no run comes into it.
+    """
+    from sparsentropy import folders, launch
+
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> None:
+            check()
+            if launch.rank() == 0:
+                stack.enter_context(folders.reserved(out, force=force))
+
+        if launch.world_size() == 1:
+            begin()
+        team = start()
+        if team.size > 1:
+            with team.together():
+                begin()
+        yield team
+
+
 def learn_and_report(
     data: Data,
     preparation: "Preparation",
@@ -55,7 +84,7 @@ def learn_and_report(
     """Fit; write the run folder and say where the report is, which the first process does for all."""
     import numpy as np
 
-    from sparsentropy import runs
+    from sparsentropy import folders, runs
     from sparsentropy.estimator import SparseCoding
     from sparsentropy.report import headline
     from sparsentropy.results import summarise
@@ -66,6 +95,8 @@ def learn_and_report(
         train = preparation.whitened(train)
         test = None if test is None else preparation.whitened(test)
         model = SparseCoding(**{name: value for name, value in wish.items() if value is not None})
+    if team.rank == 0 and (earlier := folders.written(out)):
+        terminal.say(f"replacing the run of {earlier:%Y-%m-%d %H:%M:%S} in {out}")
     seconds = _fit(model, train, team)
     if team.rank > 0:
         raise typer.Exit(130 if model.interrupted_ else 0)
@@ -73,7 +104,7 @@ def learn_and_report(
         model,
         train,
         test,
-        title=data.title,
+        title=os.fsencode(data.title).decode(errors="replace"),  # it may be the name of a file in any encoding
         settings=_settings(model, preparation) | {"held_out": held_out},
         patch_shape=preparation.patch_shape(train.shape[1] + preparation.remove_mean),
         seconds=seconds,
@@ -144,7 +175,7 @@ def _fit(model: "SparseCoding", rows: Any, team: "AbstractTeam") -> float:
     if not first:
         return time.perf_counter() - began
     if model.interrupted_:
-        terminal.say("stopped by hand; keeping the best state so far")
+        terminal.say("interrupted; saving the best state so far")
     for warning in caught:
         terminal.say(f"note: {terminal.one_line(in_options(str(warning.message)))}")
     return time.perf_counter() - began

@@ -32,7 +32,7 @@ def denoise(
 
     Example: [bold]sparsentropy denoise noisy.png -o clean.png --report page.html[/bold]
     """
-    _check(images, None, page)
+    _check(images, None, page, model)
     from sparsentropy.imaging import batch
 
     _work(batch.jobs(images, output), page, batch.Denoising(sigma, _model(model), seed))
@@ -57,7 +57,7 @@ def inpaint(
     """
     if noisy and sigma is not None:
         raise ValueError("--noisy means that the noise is to be found out, --sigma tells it; give one of them")
-    _check(images, mask, page)
+    _check(images, mask, page, model)
     from sparsentropy.imaging import batch
 
     known = None if noisy else sigma or 0.0
@@ -70,9 +70,9 @@ def _model(path: Path | None) -> "SparseCoding | None":
     return None if path is None else runs.read_patches(path)
 
 
-def _check(images: Sequence[Path], mask: Path | None, page: Path | None) -> None:
+def _check(images: Sequence[Path], mask: Path | None, page: Path | None, model: Path | None) -> None:
     """Refuse what is not there, before time is spent on imports; one image of several stops no other."""
-    from sparsentropy import storage
+    from sparsentropy import folders, storage
     from sparsentropy.datasets import checks
 
     if not any(path.exists() for path in images):
@@ -81,6 +81,8 @@ def _check(images: Sequence[Path], mask: Path | None, page: Path | None) -> None
         checks.path("--mask", mask)
     if page is not None:
         storage.check_output(page, (".html",))
+    if model is not None:
+        folders.model(model)
 
 
 def _work(jobs: "Sequence[batch.Job]", page: Path | None, act: "batch.Act") -> None:
@@ -102,7 +104,7 @@ def _work(jobs: "Sequence[batch.Job]", page: Path | None, act: "batch.Act") -> N
     if mistake := next((one.failure for one in done if one.unexpected), None):
         raise mistake
     if stopped:
-        terminal.say(f"stopped by hand; {len(good)} of {len(jobs)} images are written")
+        terminal.say(f"interrupted; {len(good)} of {len(jobs)} images are written")
         raise typer.Exit(130)
     if failed := len(done) - len(good):
         rest = "the others are written" if good else "nothing was written"

@@ -87,6 +87,19 @@ def noise(value: float | None) -> float | None:
     return value
 
 
+def device(text: str) -> str:
+    """The name of a device that was typed.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is none.
+    """
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
+        raise typer.BadParameter(f"the device must be auto, cpu, cuda or cuda:N; got {text!r}")
+    return text
+
+
 def number(text: str, panel: str, least: float, default: str | None = None, **more: Any) -> Any:
     """An option that is a number of at least `least`; `default` says in words what it is where nobody sets it."""
     return option(text, panel=panel, metavar="N", min=least, show_default=default or True, **more)
@@ -221,7 +234,7 @@ Resume = Annotated[bool, option("Go on from the newest checkpoint, if there is a
 NInit = Annotated[int, number("Random starts, of which the best is kept.", LEARNING, 1)]
 Seed = Annotated[int, number("Seed: the same seed gives the same result.", LEARNING, 0)]
 Precision = Annotated[Dtype, option("Precision.", panel=MACHINE)]
-Device = Annotated[str, option("auto, cpu, cuda, cuda:1, …", panel=MACHINE)]
+Device = Annotated[str, option("auto, cpu, cuda, cuda:1, …", panel=MACHINE, callback=device)]
 
 Images = Annotated[list[Path], argument("IMAGES...", "Images, or folders of them.")]
 Clean = Annotated[Path, option("File to write, or a folder for several.", "--output", "-o")]

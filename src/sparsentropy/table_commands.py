@@ -32,6 +32,7 @@ def encode(model: Model, data: Data, output: Output, std: Std = False, key: Key 
     from sparsentropy import columns
 
     columns.check(output, TWO if std else ARRAYS, (model, data))
+    _check_inputs(model, data)
     with _names_compared():
         opened, rows = _opened_and_rows(model, data, key)
         fitted = opened.model
@@ -55,6 +56,7 @@ def impute(model: Model, data: Data, output: Output, std: Std = False, key: Key 
     from sparsentropy.imputation import Filling
 
     columns.check(output, TWO if std else ARRAYS, (model, data))
+    _check_inputs(model, data)
     opened = _Opened.of(model, data, text=True)
     if opened.preparation.changes_rows:
         raise ValueError(
@@ -82,6 +84,7 @@ def score(model: Model, data: Data, per_row: PerRow = False, output: RowOutput =
         if not per_row:
             raise ValueError("-o writes one bound per data point; add --per-row, or leave out -o")
         columns.check(output, ARRAYS, (model, data))
+    _check_inputs(model, data)
     with _names_compared():
         opened, rows = _opened_and_rows(model, data, key)
         bounds = opened.model.score_samples(rows) + opened.preparation.log_det
@@ -112,6 +115,15 @@ def check_stack(data: Path, found: Any, size: int | None) -> None:
             f"{data} has three axes, so it is taken for {len(found):,} grey images of {height} × {width} pixels, which "
             f"are smaller than a patch of {size} × {size}; give a smaller --patch-size, or a table with two axes"
         )
+
+
+def _check_inputs(model: Path, data: Path) -> None:
+    """Refuse what is not there before time is spent on imports."""
+    from sparsentropy import folders
+    from sparsentropy.datasets import checks
+
+    folders.model(model)
+    checks.path("DATA", data)
 
 
 @final

@@ -232,7 +232,7 @@ class Processes(AbstractTeam):
             dist.all_reduce(flat)
         if flat[-1]:
             self.stopping = False
-            raise KeyboardInterrupt("stopped by hand")
+            raise KeyboardInterrupt("interrupted")
         return _parted(flat, values)
 
     def agreed(self, *values: Tensor) -> tuple[Tensor, ...]:

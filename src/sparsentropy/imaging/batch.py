@@ -292,4 +292,6 @@ def write_page(path: Path, act: Act, done: Sequence[Done]) -> None:
         If it cannot be written.
     """
     with storage.replacing(path) as file:
-        file.write(views.page(done, act.lead, act.legend).encode())
+        file.write(
+            views.page(done, act.lead, act.legend).encode(errors="replace")
+        )  # names of files may be in any encoding
