@@ -72,6 +72,13 @@ def test_a_folder_that_may_not_be_written_to_is_refused_beforehand(tmp_path, mon
         folders.check(tmp_path / "new", force=False)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "loop", "loop/deeper"])
+def test_a_name_that_cannot_be_is_one_line(name, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match=r"cannot be written to \([A-Z][a-z ]+.*\); give another folder"):
+        folders.check(tmp_path / name, force=False)
+
+
 def test_a_folder_in_the_place_of_a_file_is_refused_beforehand_and_at_the_end(tmp_path):
     (tmp_path / "report.html").mkdir()
     with pytest.raises(IsADirectoryError, match=r"report\.html is a folder"):
@@ -326,6 +333,8 @@ def test_a_link_to_other_files_is_not_taken_for_new_files(run, tmp_path):
     assert seen(run) == {"old"}
     finish(run)
     assert (tmp_path / "private" / FILES[0]).read_text() == "private"
+    with pytest.raises(NotADirectoryError, match=r"next is no folder of sparsentropy; remove it"):
+        folders.check(run, force=True)
 
 
 def test_other_files_in_the_way_do_not_stay_there(run, monkeypatch):

@@ -217,3 +217,14 @@ def test_a_model_of_a_table_says_what_it_is(folder, tmp_path):
     result = invoke("score", tmp_path / "run", folder / "a.png")
     assert result.exit_code == 2
     assert "a.png is taken for images, but the model was learned from a table with 5 columns" in result.stderr
+
+
+def test_a_page_takes_the_place_of_no_image_that_is_read(folder, tmp_path):
+    (folder / "photo.html").write_bytes((folder / "a.png").read_bytes())
+    before = (folder / "photo.html").read_bytes()
+    for images in (folder, folder / "photo.html"):
+        result = invoke("denoise", images, "-o", tmp_path / "out", "--report", folder / "photo.html")
+        assert result.exit_code == 2
+        assert "photo.html is one of the files to read" in result.stderr
+    assert (folder / "photo.html").read_bytes() == before
+    assert not (tmp_path / "out").exists()

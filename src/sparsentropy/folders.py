@@ -48,19 +48,21 @@ def check(folder: Path, *, force: bool) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     check(Path(folder) / "new", force=False)
     """
-    above = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    try:
+        above = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+        inside = sorted(os.listdir(folder)) if above == folder and above.is_dir() else []
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that may not be looked into, a loop
+        raise OSError(f"{folder} cannot be written to ({_why(error)}); give another folder") from None
     if not above.is_dir():
         raise NotADirectoryError(f"{above} is a file, so {folder} cannot be made; give another name")
     if not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(f"{above} may not be written to; give another folder")
-    if above != folder:
-        return
-    others = sorted(file.name for file in folder.iterdir() if file.name not in FILES and not file.name.startswith("."))
+    others = [name for name in inside if name not in FILES and not name.startswith(".")]
     if others and not force:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
         raise ValueError(f"{folder} holds other files ({some}); give another folder, or --force")
-    for name in FILES:
-        _check_is_file(folder / name)
+    if inside:
+        _check_places(folder)
 
 
 @contextmanager
@@ -114,9 +116,17 @@ def _after_interrupt(folder: Path, before: State | None) -> str:
     return f"interrupted; the earlier run in {folder} is as it was"
 
 
-def _check_is_file(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        raise IsADirectoryError(f"{path} is a folder, and a file of this name has to be written; move it away")
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _check_places(folder: Path) -> None:
+    """Refuse a folder in which other things have the names of files that are to be written."""
+    for path in (folder / name for name in FILES):
+        if path.is_dir() and not path.is_symlink():
+            raise IsADirectoryError(f"{path} is a folder, and a file of this name has to be written; move it away")
+    if os.path.lexists(folder / NEXT) and not _is_waiting(folder):
+        raise NotADirectoryError(f"{folder / NEXT} is no folder of sparsentropy; remove it")
 
 
 def written(folder: Path) -> datetime | None:
@@ -216,7 +226,7 @@ def replacing(folder: Path) -> Iterator[Path]:
                 _commit(new, folder)
     except OSError as error:
         if new is None:
-            raise type(error)(f"{folder} cannot be written to ({error.strerror or error})") from None
+            raise type(error)(f"{folder} cannot be written to ({_why(error)})") from None
         if str(new) in str(error):  # whose name tells nobody anything
             raise type(error)(str(error).replace(str(new), str(folder))) from None
         raise
@@ -293,8 +303,7 @@ def finish(folder: Path) -> None:
 
 def _commit(new: Path, folder: Path) -> None:
     """Make the new files the valid ones, and move them to their places."""
-    for name in FILES:
-        _check_is_file(folder / name)
+    _check_places(folder)
     _reach_disk(new)
     try:
         _rename(new, folder)

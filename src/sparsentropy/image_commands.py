@@ -72,7 +72,7 @@ def _model(path: Path | None) -> "SparseCoding | None":
 
 def _check(images: Sequence[Path], mask: Path | None, page: Path | None, model: Path | None) -> None:
     """Refuse what is not there, before time is spent on imports; one image of several stops no other."""
-    from sparsentropy import folders, storage
+    from sparsentropy import columns, folders
     from sparsentropy.datasets import checks
 
     if not any(path.exists() for path in images):
@@ -80,7 +80,7 @@ def _check(images: Sequence[Path], mask: Path | None, page: Path | None, model: 
     if mask is not None:
         checks.path("--mask", mask)
     if page is not None:
-        storage.check_output(page, (".html",))
+        columns.check(page, (".html",), [path for path in (*images, mask, model) if path is not None])
     if model is not None:
         folders.model(model)
 

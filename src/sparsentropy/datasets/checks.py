@@ -124,7 +124,7 @@ def path(name: str, value: Any) -> Path:
     except FileNotFoundError:
         raise FileNotFoundError(f"{found} does not exist; check the spelling and the folder") from None
     except (OSError, ValueError) as error:
-        raise OSError(f"{found} cannot be opened ({error})") from None
+        raise OSError(f"{found} cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     return found
 
 
