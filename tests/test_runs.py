@@ -86,10 +86,25 @@ def test_a_report_that_cannot_be_drawn_costs_no_model_and_does_not_stay_of_the_e
 
     with monkeypatch.context() as patch:
         patch.setattr(report, "render", fail)
-        with pytest.raises(ArithmeticError, match="no picture"):
+        with pytest.raises(RuntimeError, match=r"model is written to .* \(ArithmeticError: no picture\); .*report "):
             write(tmp_path, fitted[1])
     assert len(runs.read(tmp_path)[0].components_) == 3
     for name in ("report.html", "metrics.json"):
         assert "try the command sparsentropy report" in (tmp_path / name).read_text()
     runs.rewrite_report(tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["title"] == "3 atoms"
+
+
+def test_a_disk_that_is_full_before_the_report_costs_no_model(fitted, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    write(tmp_path, fitted[0])
+    monkeypatch.setattr(report, "render", lambda _: "x" * 30_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(RuntimeError, match=r"model is written to .* \(File too large\); .*: sparsentropy report"):
+            write(tmp_path, fitted[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(runs.read(tmp_path)[0].components_) == 3
+    assert sorted(os.listdir(tmp_path)) == sorted(runs.FILES)

@@ -45,8 +45,8 @@ def write(folder: Path, model: "SparseCoding", preparation: Preparation, result:
     ------
     OSError
         If a file cannot be written; an earlier run in the folder is unchanged.
-    Exception
-        If the report cannot be drawn; what was learned is written all the same, with a word instead of the report.
+    RuntimeError
+        If the report cannot be made; what was learned is written all the same, with a word instead of the report.
     """
     failure = None
     with folders.replacing(folder) as new:
@@ -61,7 +61,11 @@ def write(folder: Path, model: "SparseCoding", preparation: Preparation, result:
             for name, text in (("metrics.json", json.dumps({"error": word})), ("report.html", f"<p>{word}</p>")):
                 (new / name).write_text(text + "\n")
     if failure is not None:
-        raise failure
+        why = getattr(failure.__context__, "strerror", None) or f"{type(failure).__name__}: {failure}"
+        raise RuntimeError(
+            f"the model is written to {folder}, but its report could not be made ({why}); once that is mended, make it "
+            f"with: sparsentropy report {folder}"
+        ) from failure
     return folder / "report.html"
 
 
