@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sparsentropy.estimator import SparseCoding
 
 FILES = folders.FILES
+PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><title>No report</title><p>{word}</p></html>'
 
 
 def write(folder: Path, model: "SparseCoding", preparation: Preparation, result: Result) -> Path:
@@ -58,7 +59,7 @@ def write(folder: Path, model: "SparseCoding", preparation: Preparation, result:
         except Exception as error:  # hours of learning are not lost to a picture, nor left under an earlier report
             failure = error
             word = "The report of this run could not be made; try the command sparsentropy report."
-            for name, text in (("metrics.json", json.dumps({"error": word})), ("report.html", f"<p>{word}</p>")):
+            for name, text in (("metrics.json", json.dumps({"error": word})), ("report.html", PAGE.format(word=word))):
                 (new / name).write_text(text + "\n")
     if failure is not None:
         why = getattr(failure.__context__, "strerror", None) or f"{type(failure).__name__}: {failure}"
