@@ -17,7 +17,7 @@ import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
 
-from sparsentropy import SparseCoding, storage
+from sparsentropy import SparseCoding, storage, temporaries
 
 X = np.random.default_rng(0).laplace(size=(30, 4))
 TABLE = pd.DataFrame(X, columns=["a", "b", "c", "d"])
@@ -446,6 +446,9 @@ def test_read_only_folder(desk):
 class SmallDisk(io.FileIO):
     """A file on a disk with room for a hundred bytes."""
 
+    def __init__(self, path, mode, opener):
+        super().__init__(path, mode, opener=opener)
+
     def write(self, data):
         super().write(bytes(data)[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -454,7 +457,7 @@ class SmallDisk(io.FileIO):
 def test_a_disk_that_fills_up_while_writing_keeps_the_old_file(desk, tmp_path, monkeypatch):
     shutil.copy(desk.folder / "good.safetensors", tmp_path / "model")
     before = snapshot(tmp_path)
-    monkeypatch.setattr(Path, "open", lambda path, mode: SmallDisk(path, mode))
+    monkeypatch.setattr(temporaries, "open", SmallDisk, raising=False)
     raised = refused(lambda desk: desk.model.save(tmp_path / "model"), desk)
     monkeypatch.undo()
     assert "No space left" in str(raised)

@@ -81,7 +81,7 @@ def same(one, other):
         {"dtype": "float32"},
         {"learning": "minibatch"},
         {"learning": "minibatch", "validation_fraction": 0.2, "n_init": 2},
-        {"learning": "minibatch", "posterior": "low-rank", "rank": 2, "max_iter": 4, "batch_size": 50},
+        {"learning": "minibatch", "posterior": "low-rank", "rank": 2, "max_iter": 3, "batch_size": 50},
         {"inference": "amortized"},
         {"inference": "amortized", "refine": 2, "max_iter": 4},
         {"inference": "amortized", "encoder": "mlp", "posterior": "low-rank", "rank": 2, "max_iter": 4},
@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_ends_at_the_same_bits(options, tmp_path, monkeypatch
     monkeypatch.setattr(minibatch, "ROUND", (2, 5))
     # More rows than are computed with at a time, where that matters; few where posteriors cost much
     data, seed = BARS if options.keys() <= {"cache", "low_memory"} else BARS[:800], {}
-    if options.get("posterior") == "low-rank":
+    if options.get("posterior") == "low-rank" or options.get("encoder"):
         data = BARS[:300]
     if "random_state" in options:
         seed = {"random_state": np.random.RandomState(5)}  # which the run that goes on does not know

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from sparsentropy import SparseCoding, checkpoints, preparation, progress, results, rows, runs
+from sparsentropy import SparseCoding, checkpoints, progress, results, rows, runs
 from sparsentropy.datasets import make_bars
 from sparsentropy.preparation import Preparation
 from test_cli import invoke, snapshot
@@ -273,12 +273,3 @@ def test_a_second_run_does_not_use_the_checkpoints_of_one_that_is_going_on(table
     assert "give another folder" in told
     first.close()
     assert fit(table, tmp_path / "run", "--checkpoint", kept, "--resume").exit_code == 0
-
-
-def test_a_preparation_beside_a_file_that_fails_is_not_written(tmp_path):
-    path = tmp_path / "preparation.safetensors"
-    preparation.save(Preparation(), path)
-    with pytest.raises(OSError, match="nothing there"), preparation.saving(Preparation(remove_mean=True), path):
-        raise OSError("nothing there")
-    assert preparation.load(path) == Preparation()
-    assert list(tmp_path.iterdir()) == [path]

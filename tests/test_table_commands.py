@@ -348,7 +348,7 @@ def test_no_command_is_silently_wrong_about_a_dialect(content, words, run, expec
 @pytest.mark.parametrize(
     ("name", "content", "typed", "words"),
     [
-        ("one.npy", X[:1], "", "set --components to at most 1"),
+        ("one.npy", X[:1], "--components 3", "set --components to at most 1"),
         ("deep.npy", np.zeros((3, 5, 6)), "", "has three axes, so it is taken for 3 grey images of 5 × 6 pixels"),
         ("two.npz", {"a": X, "b": X}, "", "holds 'a', 'b'; say which with --key"),
         ("two.npz", {"a": X, "b": X}, "--key c", "not 'c'; choose one of those as --key"),

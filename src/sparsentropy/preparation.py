@@ -7,8 +7,7 @@ come after learning are treated as those before. It is stored beside the model a
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
@@ -347,31 +346,10 @@ def save(preparation: Preparation, path: str | os.PathLike[str]) -> None:
     ...     load(f"{folder}/preparation.safetensors")
     Preparation(patch_size=8, colour=False, whiten='none', remove_mean=False, zca=None, columns=None)
     """
-    with saving(preparation, path):
-        pass
-
-
-@contextmanager
-def saving(preparation: Preparation, path: str | os.PathLike[str]) -> Iterator[None]:
-    """Write a preparation beside something else: it takes its place after the block, and not at all if that fails.
-
-    Parameters
-    ----------
-    preparation : Preparation
-        The steps.
-    path : path
-        File to write.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written; before the block if there is no room for it.
-    """
     steps = {name: value for name, value in vars(preparation).items() if name != "zca"}
     steps["columns"] = None if preparation.columns is None else list(preparation.columns)
     arrays = {} if preparation.zca is None else vars(preparation.zca)
-    with storage.saving(path, arrays, steps, kind="preparation"):
-        yield
+    storage.save(path, arrays, steps, kind="preparation")
 
 
 def load(path: str | os.PathLike[str]) -> Preparation:

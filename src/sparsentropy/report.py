@@ -274,7 +274,7 @@ def _plus_or_minus(error: float | None) -> str:
 
 def _notice(result: Result) -> str:
     if result.metrics.get("interrupted"):
-        return "Learning was stopped by hand. The best state reached until then is kept and shown here."
+        return "Learning was interrupted. The best state reached until then is kept and shown here."
     if result.metrics.get("converged") is False:
         return "Learning ended at the largest number of sweeps before the bound settled. More may raise it."
     return ""

@@ -75,28 +75,6 @@ def save(
     (array([[1., 0.],
            [0., 1.]]), {'prior': 'laplace'})
     """
-    with saving(path, arrays, header, kind=kind):
-        pass
-
-
-@contextmanager
-def saving(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], header: Mapping[str, Any], *, kind: str
-) -> Iterator[None]:
-    """Do as :func:`save`, but the file takes its place only after the block, and not at all if that fails.
-
-    So a file that belongs to another one is replaced together with it: it is on the disk before the other is written.
-
-    Parameters
-    ----------
-    path, arrays, header, kind
-        See :func:`save`.
-
-    Raises
-    ------
-    OSError, TypeError, ValueError
-        See :func:`save`.
-    """
     stored = {_name(name): _storable(name, array) for name, array in arrays.items()}
     text = _header_text(header)
     metadata = {"format": FORMAT, "kind": kind, "version": str(VERSION), "header": text}
@@ -106,9 +84,6 @@ def saving(
         raise ValueError(f"header is larger than {HEADER_LIMIT} bytes; store large data as arrays")
     with replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        yield
 
 
 def load(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
