@@ -19,14 +19,18 @@ LOWEST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,agreement bad_input chec
 	inputs inpainting large large_images launch metrics module out_of_core packaging plotting properties rendezvous \
 	report rows storage untrusted))
 
-.PHONY: demo test lowest lint format bench docs clean
+.PHONY: demo test test-slow lowest lint format bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sparsentropy demo --out demo-run
 
 # One process a core, each with one thread; `pytest -k NAME` alone needs none of this.
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+
+# What takes long: other posteriors, sizes and counts of processes of what `make test` has tried once.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m slow
 
 # Whether the lower bounds in pyproject.toml are true: what uses other packages, with the lowest release of each.
 lowest: $(LOWEST)/.installed

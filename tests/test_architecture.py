@@ -265,3 +265,13 @@ def test_sentences_are_counted():
 def test_a_module_without_a_layer_is_told_where_to_go():
     with pytest.raises(pytest.fail.Exception, match=f"add 'surprise' to LAYERS in {HERE}"):
         layer("surprise.inside")
+
+
+@pytest.mark.parametrize("line", (Path(__file__).with_name("slow.txt")).read_text().splitlines())
+def test_slow_tests_exist(line):
+    """A name that has changed would quietly take its test back into `make test`."""
+    path, name = line.split("[")[0].rsplit("::", 1)
+    if path.startswith("src/"):
+        name = name.rsplit(".", 1)[1]
+    file = path.split("::")[0]
+    assert f"def {name}(" in (ROOT.parents[1] / file).read_text()

@@ -81,7 +81,7 @@ def same(one, other):
         {"dtype": "float32"},
         {"learning": "minibatch"},
         {"learning": "minibatch", "validation_fraction": 0.2, "n_init": 2},
-        {"learning": "minibatch", "posterior": "low-rank", "rank": 2, "max_iter": 3, "batch_size": 50},
+        {"learning": "minibatch", "posterior": "low-rank", "rank": 2, "max_iter": 4, "batch_size": 50},
         {"inference": "amortized"},
         {"inference": "amortized", "refine": 2, "max_iter": 4},
         {"inference": "amortized", "encoder": "mlp", "posterior": "low-rank", "rank": 2, "max_iter": 4},

@@ -508,7 +508,7 @@ def test_ctrl_c_keeps_the_best_state_and_says_so(files, tmp_path):
     assert out.strip() == str(tmp_path / "run" / "report.html")
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(FILES)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["interrupted"] is True
-    assert "stopped by hand" in (tmp_path / "run" / "report.html").read_text()
+    assert "was interrupted" in (tmp_path / "run" / "report.html").read_text()
     assert invoke("score", tmp_path / "run", files / "table.npy").exit_code == 0
 
 

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sparsentropy import SparseCoding
 
-CASES = int(os.environ.get("SPARSENTROPY_CASES", "8"))
+CASES = int(os.environ.get("SPARSENTROPY_CASES", "5"))
 FEW = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=CASES <= 100)
 TALLY: Counter[tuple[str, str]] = Counter()
 """(property, "model" or "refusal") → how many fits ended so."""

@@ -32,7 +32,7 @@ from sparsentropy.preparation import Preparation
 from sparsentropy.results import summarise
 from test_cli import invoke
 
-CASES = int(os.environ.get("SPARSENTROPY_CASES", "8"))
+CASES = int(os.environ.get("SPARSENTROPY_CASES", "5"))
 FEW = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=CASES <= 100)
 TALLY: Counter[tuple[str, str]] = Counter()
 """(property, "read" or "refusal") → how many files ended so."""
