@@ -28,8 +28,7 @@ OPEN_ENDED |= {"objectives": ("bars.library.",), "patches": ("many.",)}
 DECIDED_BY_ROUNDING = {"rtol": 0.1, "atol": 1e-2}
 
 
-# With several processes that test, each experiment is run in one of them only
-NAMES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in experiments.NAMES]
+NAMES = [pytest.param(name, marks=[] if name == "objectives" else pytest.mark.slow) for name in experiments.NAMES]
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -52,20 +52,31 @@ def alone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_as_many_processes_as_you_like_learn_the_model_of_one(count, alone, tmp_path):
-    work = ["fits", "unrolled", "interrupted", "wrong", "mismatched"] if count == 2 else ["full"]
-    done = torchrun(count, HERE / "processes.py", tmp_path, *work)
-    assert done.returncode == 0, done.stderr
-    for name in processes.FITS if count == 2 else ["full"]:
-        found, wanted = same_in_all(tmp_path, name, count), read(alone, name, 0)
+def assert_model_of_one(folder, names, alone, count):
+    for name in names:
+        found, wanted = same_in_all(folder, name, count), read(alone, name, 0)
         for what, value in wanted.items():
             np.testing.assert_allclose(found[what], value, rtol=1e-6, atol=1e-6, err_msg=f"{name}: {what}")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_as_many_processes_as_you_like_learn_the_model_of_one(count, alone, tmp_path):
+    names, also = (processes.FITS, ["unrolled"]) if count == 2 else (["full"], [])
+    done = torchrun(count, HERE / "processes.py", tmp_path, "fits" if count == 2 else "full", *also)
+    assert done.returncode == 0, done.stderr
+    assert_model_of_one(tmp_path, names, alone, count)
     assert not threads_of_the_group(tmp_path, count)
-    if count > 2:
-        return
-    assert len(same_in_all(tmp_path, "unrolled", count)["encoder"])
-    assert same_in_all(tmp_path, "interrupted", count)["stopped"]
+    assert not also or len(same_in_all(tmp_path, "unrolled", count)["encoder"])
+
+
+@pytest.mark.filterwarnings("ignore:SparseCoding stopped while the bound could still rise")
+def test_two_processes_compare_what_they_have_stop_together_and_learn_the_model_of_one(tmp_path):
+    done = torchrun(2, HERE / "processes.py", tmp_path, "interrupted", "wrong", "mismatched")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "alone").mkdir()
+    processes.full(tmp_path / "alone")
+    assert_model_of_one(tmp_path, ["full"], tmp_path / "alone", 2)
+    assert same_in_all(tmp_path, "interrupted", 2)["stopped"]
     kinds, words = zip(*(json.loads((tmp_path / f"wrong {rank}.json").read_text()) for rank in range(2)), strict=True)
     assert kinds == ("ElsewhereError", "ValueError")
     assert words[0] == f"process 1 of 2: {words[1]}"
@@ -79,6 +90,7 @@ def test_as_many_processes_as_you_like_learn_the_model_of_one(count, alone, tmp_
         "than in process 0",
     ]
     assert re.fullmatch(r"process 0 of 2 has waited \d s for process 1 to call fit", waited[0])
+    assert not threads_of_the_group(tmp_path, 2)
 
 
 def test_a_program_that_connected_by_itself_can_let_go_of_the_group(tmp_path):
